@@ -1,0 +1,1 @@
+"""One module per kernel interface; parsing apart from reading."""

@@ -1,0 +1,226 @@
+"""The records handed from stage to stage.
+
+Data only: no I/O, no clock, and no import of ours, so that every module may import this one.
+Units are in the names: _bytes, _pages, _ratio (0 to 1), _percent, _ticks, _seconds (monotonic unless
+the name says unix). Records made for every process are named tuples, as those are quickest to
+make and to hash; what comes from the configuration are frozen dataclasses.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+OOM_SCORE_ADJ_MIN: Final = -1000  # the kernel never picks this process; include/uapi/linux/oom.h
+OOM_SCORE_ADJ_MAX: Final = 1000
+ALMOST_UNKILLABLE: Final = -999  # what the guard leaves of -1000: last in line, but in line
+CMDLINE_LIMIT_BYTES: Final = 4096  # how much of a command line the patterns see
+
+# -- configuration ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user as the file names it; *uid* is None while no such user is known."""
+
+    name: str
+    uid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """All keys given must match; of a key's items, any.  Empty means: not given."""
+
+    name: tuple[str, ...] = ()  # globs on comm
+    script: tuple[str, ...] = ()  # globs on what an interpreter runs
+    cmdline: tuple[str, ...] = ()  # Python regular expressions, searched
+    exe: tuple[str, ...] = ()  # globs on the program's real path
+    user: tuple[User, ...] = ()
+    unit: tuple[str, ...] = ()  # globs on the systemd unit's name
+    cgroup: tuple[str, ...] = ()  # globs on the cgroup's path
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    name: str
+    match: Match
+    oom_score_adj: int
+    workers: int | None = None  # the value of a match whose parent matches the same rule
+    descendants: Literal["reset", "inherit"] = "inherit"
+    shield: Literal["none", "preference", "scope"] = "none"
+    drift: Literal["reassert", "yield"] = "reassert"
+    unkillable: bool = False  # has to be said for -1000
+
+    @property
+    def protects(self) -> bool:
+        """Whether the rule lowers a value, which asks for proof of who the process is."""
+        return self.oom_score_adj < 0 or (self.workers is not None and self.workers < 0)
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+
+
+PressureKind = Literal["some", "full"]
+PressureWindow = Literal["avg10", "avg60", "avg300"]
+
+
+class Threshold(NamedTuple):
+    """``some_avg10: 20`` is Threshold("some", "avg10", 20.0)."""
+
+    kind: PressureKind
+    window: PressureWindow
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class PressureSettings:
+    """A level holds while all its thresholds are reached; with none it never holds."""
+
+    warning: tuple[Threshold, ...] = (Threshold("some", "avg10", 20.0),)
+    critical: tuple[Threshold, ...] = (Threshold("full", "avg10", 10.0),)
+    clear_after_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentSettings:
+    keep: int = 200
+    history_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One configuration, whole and checked; a reload swaps it for another."""
+
+    rules: tuple[Rule, ...] = ()
+    interval_seconds: float = 5.0
+    events: Literal["auto", "off"] = "auto"
+    metrics_listen: Address | None = Address("127.0.0.1", 9847)
+    pressure: PressureSettings = field(default_factory=PressureSettings)
+    unkillable_memory_max_ratio: float = 0.5
+    kubernetes_pods: Literal["leave", "manage"] = "leave"
+    incidents: IncidentSettings = field(default_factory=IncidentSettings)
+    on_stop: Literal["keep", "restore"] = "keep"
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+class ProcessId(NamedTuple):
+    """One process for its whole life: the kernel gives a pid out again, but with another start."""
+
+    pid: int
+    start_ticks: int  # clock ticks since boot
+
+
+class Units(NamedTuple):
+    """The systemd units a cgroup path lies in; None where it lies in none."""
+
+    system: str | None  # of PID 1; user@1000.service for everything of that user's manager
+    user: str | None  # of the user's own manager, which lets its owner start units of any name
+
+
+class Exe(NamedTuple):
+    path: str
+    proven: bool  # the file at this path in our own mount namespace is the very file that runs
+
+
+class Process(NamedTuple):
+    """What was read of one process.  None: not read, because no rule asks, or not readable."""
+
+    id: ProcessId
+    parent_pid: int
+    comm: str  # 15 bytes at most, chosen by the process; bytes that are not UTF-8 as \\xff
+    long_name: str | None = None  # the whole name, where the kernel has cut comm
+    cmdline: str | None = None  # arguments joined by one space, cut at CMDLINE_LIMIT_BYTES
+    script: str | None = None  # as the interpreter was given it
+    script_path: str | None = None  # the same, made absolute by the working directory
+    exe: Exe | None = None
+    uid: int | None = None  # the real one
+    units: Units | None = None
+    cgroup: str | None = None
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+class Change(NamedTuple):
+    """A write we mean to make, and why."""
+
+    id: ProcessId
+    comm: str
+    rule: str
+    oom_score_adj: int
+
+
+Result = Literal["applied", "gone", "refused", "drifted", "restored"]
+
+
+# -- pressure --------------------------------------------------------------------------------------
+
+
+class Pressure(NamedTuple):
+    """``/proc/pressure/memory``: averages in percent of time, totals of stalled time."""
+
+    some_avg10: float
+    some_avg60: float
+    some_avg300: float
+    some_total_seconds: float
+    full_avg10: float
+    full_avg60: float
+    full_avg300: float
+    full_total_seconds: float
+
+    def percent(self, threshold: Threshold) -> float:
+        value: float = getattr(self, f"{threshold.kind}_{threshold.window}")
+        return value
+
+
+Level = Literal["ok", "warning", "critical"]
+
+
+# -- what the loop publishes -----------------------------------------------------------------------
+
+
+class Tracked(NamedTuple):
+    """A process under a rule, as `status` shows it."""
+
+    id: ProcessId
+    comm: str
+    rule: str
+    wanted: int
+    oom_score_adj: int  # as last seen
+    resident_bytes: int
+    swap_bytes: int
+
+
+class RuleTotals(NamedTuple):
+    processes: int
+    resident_bytes: int
+    swap_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The last turn's state, for other threads to read; nothing in it changes any more."""
+
+    version: str
+    started_unix_seconds: float
+    turn_seconds: float  # monotonic, when the turn ended
+    rules: tuple[Rule, ...] = ()
+    totals: Mapping[str, RuleTotals] = field(default_factory=dict)  # by rule
+    processes: tuple[Tracked, ...] = ()
+    adjustments: Mapping[tuple[str, Result], int] = field(default_factory=dict)  # since start
+    pressure: Pressure | None = None  # None: no PSI on this machine
+    level: Level = "ok"
+    features: Mapping[str, bool] = field(default_factory=dict)
+    reload_successful: bool = True
+    reload_success_unix_seconds: float = 0.0
+    scan_buckets: tuple[tuple[float, int], ...] = ()  # upper bound in seconds, count up to it
+    scan_seconds_total: float = 0.0
+    scans: int = 0
+    unkillable_bytes: int = 0  # memory held by processes that rules keep at -1000
+    unkillable_guard_tripped: bool = False
+    unkillable_guard_trips: int = 0
+    match_timeouts: int = 0  # command lines given up on, see policy/rules
+    unreadable: int = 0  # processes whose command line did not come in time

@@ -1,0 +1,1 @@
+"""Pure decisions: records in, records out, no I/O and no clock."""

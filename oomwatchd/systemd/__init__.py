@@ -1,0 +1,1 @@
+"""What we say to systemd and what we ask of it."""
