@@ -1,0 +1,49 @@
+"""The command line: which command, with which arguments."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from oomwatchd import __version__
+from oomwatchd.cli import exits
+
+COMMANDS: Final = {
+    "run": "the daemon, in the foreground",
+    "check": "all faults and warnings of the configuration, and what each rule matches now",
+    "explain": "which rule decides about a process, and why the others do not",
+    "rank": "the order in which the kernel would kill now, with the arithmetic",
+    "status": "what the running daemon holds",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Name the fault in one line; the whole help would hide it."""
+        self.exit(exits.USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    parser = Parser("oomwatchd", description="Decides who lives when Linux runs out of memory.")
+    parser.add_argument("--version", action="version", version=f"oomwatchd {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"Show {summary}.")
+        if name == asked:  # only this module is imported: the daemon stays small
+            module = importlib.import_module(f"oomwatchd.cli.{name}")
+            module.configure(command)
+            command.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `oomwatchd rank | head`: the reader has seen enough
+        sys.stderr.close()
+        return exits.FINE
+    except KeyboardInterrupt:
+        return 130
+    return status

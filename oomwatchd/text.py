@@ -1,0 +1,20 @@
+"""Text that users control, made safe to show: in logs, on terminals, in pages."""
+
+
+def decoded(raw: bytes) -> str:
+    """*raw* as text; bytes that are not UTF-8 become ``\\xff`` and can be told apart."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """*text* on one line and without control characters: these become ``\\n`` or ``\\x1b``.
+
+    A process may put a line break or a terminal's escape codes into its name; shown raw, it could
+    forge a log line or rewrite the screen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
