@@ -1,9 +1,9 @@
 """The records handed from stage to stage.
 
 Data only: no I/O, no clock, and no import of ours, so that every module may import this one.
-Units are in the names: _bytes, _pages, _ratio (0 to 1), _percent, _ticks, _seconds (monotonic unless
-the name says unix). Records made for every process are named tuples, as those are quickest to
-make and to hash; what comes from the configuration are frozen dataclasses.
+Units are in the names: _bytes, _pages, _ratio (0 to 1), _percent, _ticks, _seconds (monotonic
+unless the name says unix).  Records made for every process are named tuples, as those are quickest
+to make and to hash; what comes from the configuration are frozen dataclasses.
 """
 
 from collections.abc import Mapping
@@ -88,6 +88,9 @@ class IncidentSettings:
     history_seconds: float = 600.0
 
 
+DEFAULT_LISTEN: Final = Address("127.0.0.1", 9847)  # loopback
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """One configuration, whole and checked; a reload swaps it for another."""
@@ -95,7 +98,7 @@ class Config:
     rules: tuple[Rule, ...] = ()
     interval_seconds: float = 5.0
     events: Literal["auto", "off"] = "auto"
-    metrics_listen: Address | None = Address("127.0.0.1", 9847)
+    metrics_listen: Address | None = DEFAULT_LISTEN
     pressure: PressureSettings = field(default_factory=PressureSettings)
     unkillable_memory_max_ratio: float = 0.5
     kubernetes_pods: Literal["leave", "manage"] = "leave"
@@ -139,6 +142,17 @@ class Process(NamedTuple):
     uid: int | None = None  # the real one
     units: Units | None = None
     cgroup: str | None = None
+
+
+class Needs(NamedTuple):
+    """What the rules in force ask of a process, beyond its stat line; nothing else is read."""
+
+    cmdline: bool = False
+    long_name: bool = False  # cmdline, but only of processes whose name the kernel has cut
+    exe: bool = False
+    uid: bool = False
+    cgroup: bool = False
+    working_directory: bool = False
 
 
 # -- changes ---------------------------------------------------------------------------------------

@@ -1,0 +1,257 @@
+"""``oomwatchd rank``: the order in which the kernel would kill now, with the arithmetic."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from oomwatchd.cli import exits
+from oomwatchd.cli.table import Column, bold, show, size, table, terminal_width
+from oomwatchd.kernel.adjust import read_adj
+from oomwatchd.kernel.proc import GONE, READ_DIRECTORY, ProcFs
+from oomwatchd.kernel.status import Memory, Status, parse_meminfo, read_status
+from oomwatchd.model import ProcessId
+from oomwatchd.policy import badness
+from oomwatchd.policy.badness import Candidate
+from oomwatchd.text import decoded
+
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+FIRST_ROWS: Final = 20
+PID_NAMESPACE_OF_BOOT: Final = 0xEFFFFFFC  # its inode number; include/uapi/linux/nsfs.h
+
+RuleOf = Callable[[int], str | None]  # the name of the rule that a pid matches
+
+
+class Ranking(NamedTuple):
+    memory: Memory
+    killable: list[Candidate]  # in order of death
+    exempt: list[Candidate]  # the largest first
+    remarks: list[str]  # what may overrule this order, and what it leaves out
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--all", action="store_true", help="every process, also those that are never picked"
+    )
+    parser.add_argument("--json", action="store_true", help="a list in order of death")
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="whose rules are named")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        return rank(arguments, ProcFs(), lambda _pid: None)
+    except FileNotFoundError as error:  # /proc with subset=pid, or none at all
+        print(f"oomwatchd rank: {error.filename}: {error.strerror}", file=sys.stderr)
+        return exits.NO_INPUT
+
+
+def rank(arguments: argparse.Namespace, proc: ProcFs, rule_of: RuleOf) -> int:
+    ranking = read_ranking(proc)
+    if arguments.json:
+        listed = ranking.killable + (ranking.exempt if arguments.all else [])
+        print(json.dumps([as_json(candidate, rule_of) for candidate in listed], indent=2))
+        show(ranking.remarks, sys.stderr)
+    else:
+        show(as_text(ranking, rule_of, everything=arguments.all), sys.stdout)
+    return exits.FINE
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def read_ranking(proc: ProcFs) -> Ranking:
+    """Every process as it is now, but for kernel threads, pid 1, and what holds no memory.
+
+    A process between vfork and exec is not told from others: it is shown, with the memory that
+    it borrows from its parent, though the kernel would pass it over.
+    """
+    memory = parse_meminfo((proc.root / "meminfo").read_bytes())
+    pids = {int(name) for name in proc.listing()}
+    found: list[tuple[ProcessId, Candidate]] = []
+    refused = 0
+    for pid in pids - {1}:
+        try:
+            one = read_candidate(proc, pid, total_pages(memory))
+        except PermissionError:
+            refused += 1
+            continue
+        if one is not None:
+            found.append(one)
+    found.sort(key=lambda pair: (pair[0].start_ticks, pair[0].pid))  # as the kernel meets them
+    candidates = [candidate for _, candidate in found]
+    exempt = [candidate for candidate in candidates if candidate.points is None]
+    return Ranking(
+        memory,
+        badness.order(candidates),
+        sorted(exempt, key=lambda candidate: -candidate.memory_pages),
+        [*overrulings(proc.root), *blind_spots(proc.root, pids, refused)],
+    )
+
+
+def read_candidate(proc: ProcFs, pid: int, total: int) -> tuple[ProcessId, Candidate] | None:
+    """None if the process has gone, is a kernel thread, or holds no memory any more."""
+    look = proc.look(pid)
+    if look is None:
+        return None
+    try:
+        status = None if look.stat.kernel_thread else memory_status(look.directory)
+        if status is None:
+            return None
+        resident, swap, page_tables = (
+            size_bytes // PAGE_BYTES
+            for size_bytes in (status.resident_bytes, status.swap_bytes, status.page_tables_bytes)
+        )
+        adj = read_adj(look.directory)
+    except GONE:
+        return None
+    finally:
+        look.close()
+    points = badness.points(resident, swap, page_tables, adj, total)
+    name = decoded(look.stat.comm)
+    return look.id, Candidate(pid, name, adj, resident + swap + page_tables, points)
+
+
+def memory_status(directory: int) -> Status | None:
+    """The process's status, or, where its first thread has exited, that of one that lives on.
+
+    None if no thread holds memory any more.  Source: mm/oom_kill.c, find_lock_task_mm().
+    """
+    status = read_status(directory)
+    if status.has_memory:
+        return status
+    for tid in thread_ids(directory):
+        try:
+            status = read_status(directory, f"task/{tid}/status")
+        except GONE:
+            continue
+        if status.has_memory:
+            return status
+    return None
+
+
+def thread_ids(directory: int) -> list[str]:
+    tasks = os.open("task", READ_DIRECTORY, dir_fd=directory)
+    try:
+        return os.listdir(tasks)
+    finally:
+        os.close(tasks)
+
+
+def total_pages(memory: Memory) -> int:
+    return (memory.total_bytes + memory.swap_total_bytes) // PAGE_BYTES
+
+
+def overrulings(root: Path) -> Iterator[str]:
+    """The settings under which this order does not decide."""
+    setting = read_setting(root, "panic_on_oom")
+    if setting != 0:
+        yield f"warning: vm.panic_on_oom={setting}: the kernel panics, no process is picked"
+    if read_setting(root, "oom_kill_allocating_task") != 0:
+        yield (
+            "warning: vm.oom_kill_allocating_task=1: whoever asks for memory at that moment is"
+            " killed, not the first of this order"
+        )
+
+
+def read_setting(root: Path, name: str) -> int:
+    return int((root / "sys/vm" / name).read_bytes())
+
+
+def blind_spots(root: Path, pids: Collection[int], refused: int) -> Iterator[str]:
+    """The processes that the kernel knows and we were not shown."""
+    if 1 not in pids:
+        yield "not seen: processes of other users, as /proc hides them (hidepid); try as root"
+    if refused:
+        yield f"not seen: processes that may not be read ({refused}); try as root"
+    if in_container(root):
+        yield "not seen: processes outside of this container"
+
+
+def in_container(root: Path) -> bool:
+    try:
+        return (root / "self/ns/pid").stat().st_ino != PID_NAMESPACE_OF_BOOT
+    except FileNotFoundError:  # a kernel that was built without
+        return False
+
+
+# -- showing ---------------------------------------------------------------------------------------
+
+
+def as_json(candidate: Candidate, rule_of: RuleOf) -> dict[str, object]:
+    """One entry; its field names are a contract."""
+    return {
+        "pid": candidate.pid,
+        "name": candidate.comm,
+        "oom_score_adj": candidate.oom_score_adj,
+        "memory_bytes": candidate.memory_pages * PAGE_BYTES,
+        "points_pages": candidate.points,
+        "killable": candidate.points is not None,
+        "rule": rule_of(candidate.pid),
+    }
+
+
+def as_text(ranking: Ranking, rule_of: RuleOf, *, everything: bool) -> Iterator[str]:
+    memory, total = ranking.memory, total_pages(ranking.memory)
+    step = size(badness.step_pages(total) * PAGE_BYTES)
+    yield (
+        f"{size(total * PAGE_BYTES)} in all (RAM {size(memory.total_bytes)},"
+        f" swap {size(memory.swap_total_bytes)}): 1 adj = {step} here"
+    )
+    yield from ranking.remarks
+    yield ""
+    killable = ranking.killable if everything else ranking.killable[:FIRST_ROWS]
+    rows = [row(str(rank), one, total, rule_of) for rank, one in enumerate(killable, 1)]
+    if everything:
+        rows += [row("-", one, total, rule_of) for one in ranking.exempt]
+    shown = columns(step)
+    if not any(texts[-1] for texts in rows):  # no rule matches any of them
+        shown, rows = shown[:-1], [texts[:-1] for texts in rows]
+    heading, *lines = table(shown, rows, terminal_width(sys.stdout))
+    yield bold(heading, sys.stdout)
+    yield from lines
+    if not everything:
+        yield from left_out(ranking)
+
+
+def columns(step: str) -> list[Column]:
+    return [
+        Column("RANK", right=True),
+        Column("PID", right=True),
+        Column("NAME", cut=True),
+        Column("ADJ", right=True),
+        Column("MEMORY", right=True),
+        Column(f"+ ADJ x {step}", right=True),
+        Column("= POINTS", right=True),
+        Column("RULE", cut=True),
+    ]
+
+
+def row(rank: str, candidate: Candidate, total: int, rule_of: RuleOf) -> tuple[str, ...]:
+    adj_pages = candidate.oom_score_adj * badness.step_pages(total)
+    never = candidate.points is None
+    return (
+        rank,
+        str(candidate.pid),
+        candidate.comm,
+        str(candidate.oom_score_adj),
+        size(candidate.memory_pages * PAGE_BYTES),
+        "" if never else size(adj_pages * PAGE_BYTES, sign=True),
+        "never" if candidate.points is None else size(candidate.points * PAGE_BYTES),
+        rule_of(candidate.pid) or "",
+    )
+
+
+def left_out(ranking: Ranking) -> Iterator[str]:
+    """What --all would add."""
+    later = len(ranking.killable) - FIRST_ROWS
+    parts = []
+    if later > 0:
+        parts.append(f"{later} further down")
+    if ranking.exempt:
+        parts.append(f"{len(ranking.exempt)} never picked (oom_score_adj -1000)")
+    if parts:
+        yield ""
+        yield f"left out: {', '.join(parts)}; --all shows them"

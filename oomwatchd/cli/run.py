@@ -1,0 +1,110 @@
+"""``oomwatchd run``: the daemon, in the foreground."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from oomwatchd import __version__, journal
+from oomwatchd.cli import exits
+from oomwatchd.config import ConfigError, Loaded, load
+from oomwatchd.daemon import Daemon, Machine, serve
+from oomwatchd.host import SystemHost
+from oomwatchd.journal import log
+from oomwatchd.kernel.features import probe
+from oomwatchd.kernel.proc import ProcFs
+from oomwatchd.ledger import Ledger, LedgerError
+from oomwatchd.model import Address
+from oomwatchd.paths import CONFIG, ledger_path, runtime_directory, status_socket
+from oomwatchd.server import Reporter
+from oomwatchd.systemd.notify import Notifier
+from oomwatchd.text import printable
+
+STALE_SECONDS: Final = 15.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", type=Path, default=CONFIG, metavar="FILE",
+                        help=f"the configuration; {CONFIG} if not given")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true",
+                        help="say what would be set, and write nothing anywhere")  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    journal.start()
+    if os.geteuid() != 0 and not arguments.dry_run:
+        log.error("only root may set other users' oom_score_adj; --dry-run works for anyone")
+        return exits.NOT_PERMITTED
+    try:
+        loaded = loaded_config(arguments.config)
+    except ConfigError as error:
+        for fault in error.faults:
+            log.error("%s", printable(str(fault)))
+        return exits.CONFIG
+    except OSError as error:
+        log.error("%s: %s", arguments.config, error.strerror)
+        return exits.NO_INPUT if isinstance(error, FileNotFoundError) else exits.NOT_PERMITTED
+    try:
+        return watch(arguments.config, loaded, os.environ, dry_run=arguments.dry_run)
+    except OSError as error:
+        log.error("%s", error.strerror or error)
+        return exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.NO
+
+
+def loaded_config(path: Path) -> Loaded:
+    return load(path, root_only=os.geteuid() == 0)
+
+
+def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run: bool) -> int:
+    """Raises OSError, if what the daemon needs at its start cannot be had."""
+    directory = runtime_directory(environment)
+    if not dry_run:
+        directory.mkdir(mode=0o750, exist_ok=True)
+    socket = None if dry_run else status_socket(directory)
+    reporter = Reporter(loaded.config.metrics_listen, socket, stale_seconds=STALE_SECONDS)
+    try:
+        host = SystemHost(Notifier(environment), reporter)
+        features = probe()
+        greet(path, loaded, reporter.address, features)
+        proc = ProcFs()
+        daemon = Daemon(
+            loaded,
+            lambda: loaded_config(path),
+            reporter.rebind,
+            proc,
+            opened_ledger(ledger_path(directory), proc.boot_id(), dry_run=dry_run),
+            features,
+            Machine(
+                ram_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+                ticks_per_second=os.sysconf("SC_CLK_TCK"),
+            ),
+            dry_run=dry_run,
+        )
+        serve(daemon, host)
+    finally:
+        reporter.close()
+    return exits.FINE
+
+
+def opened_ledger(path: Path, boot_id: str, *, dry_run: bool) -> Ledger:
+    ledger = Ledger(path, boot_id, read_only=dry_run)
+    try:
+        ledger.load()
+    except LedgerError as error:
+        log.error("%s: cannot be understood (%s); what it remembered is lost", path, error)
+    return ledger
+
+
+def greet(path: Path, loaded: Loaded, address: Address | None, features: Mapping[str, str]) -> None:
+    """Say what is in force and what is missing: one line for each."""
+    where = f"metrics on {address.host} port {address.port}" if address else "no metrics"
+    log.info(
+        "oomwatchd %s, Python %s: %d rules from %s, a look every %g s, %s",
+        __version__, sys.version.split()[0], len(loaded.config.rules), path,
+        loaded.config.interval_seconds, where,
+    )  # fmt: skip
+    for name, missing in features.items():
+        if missing:
+            log.warning("%s: not available (%s)", name, missing)

@@ -1,0 +1,100 @@
+"""Aligned columns and sizes for people.
+
+What is put into a cell may come from any user: it is made printable here, so that no caller can
+forget it.
+"""
+
+import os
+import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, TextIO
+
+from oomwatchd.text import printable
+
+GAP: Final = "  "
+CUT_MARK: Final = "..."  # not one character: a terminal need not know it
+NARROWEST: Final = 8  # a column is not cut below this: less tells nothing
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+
+class Column(NamedTuple):
+    heading: str
+    right: bool = False  # numbers stand to the right
+    cut: bool = False  # is shortened where the line would not fit the terminal
+
+
+def table(
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None
+) -> Iterator[str]:
+    """The heading, then a line for each row, at most *width* cells wide if that can be."""
+    grid = [[column.heading for column in columns]]
+    grid += [[printable(text) for text in row] for row in rows]
+    widths = [max(map(cells, texts)) for texts in zip(*grid, strict=True)]
+    if width is not None:
+        widths = _fitted(columns, widths, width)
+    for texts in grid:
+        placed = map(_placed, texts, widths, columns)
+        yield GAP.join(placed).rstrip()
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal *text* takes: Chinese takes two each, an accent none."""
+    return sum(map(_cells, text))
+
+
+def size(size_bytes: int, *, sign: bool = False) -> str:
+    """``51.2 MiB``, ``-20.8 GiB``; with *sign*, ``+9.6 GiB``."""
+    unit, name = (GIB, "GiB") if abs(size_bytes) >= GIB else (MIB, "MiB")
+    return f"{size_bytes / unit:{'+' if sign else ''}.1f} {name}"
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """None where no terminal is: what goes to a file or another program is not cut."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def bold(text: str, stream: TextIO) -> str:
+    """*text* to stand out, on a terminal whose user has not asked for none; no-color.org."""
+    coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+    return f"\x1b[1m{text}\x1b[0m" if coloured else text
+
+
+def show(lines: Iterable[str], stream: TextIO) -> None:
+    """Print *lines*; what the stream's encoding does not have comes as ``\\xe9``."""
+    for line in lines:
+        encoding = stream.encoding or "utf-8"
+        print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def _cells(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _fitted(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
+    """*widths* with those that may be cut made less, the widest first, until the line fits."""
+    fitted = list(widths)
+    excess = sum(widths) + len(GAP) * (len(widths) - 1) - width
+    for place in sorted(range(len(widths)), key=lambda place: -widths[place]):
+        if excess > 0 and columns[place].cut:
+            narrower = max(fitted[place] - excess, min(fitted[place], NARROWEST))
+            excess -= fitted[place] - narrower
+            fitted[place] = narrower
+    return fitted
+
+
+def _placed(text: str, width: int, column: Column) -> str:
+    text = _cut(text, width)
+    padding = " " * (width - cells(text))
+    return padding + text if column.right else text + padding
+
+
+def _cut(text: str, width: int) -> str:
+    if cells(text) <= width:
+        return text
+    while cells(text) > width - len(CUT_MARK):
+        text = text[:-1]
+    return text + CUT_MARK

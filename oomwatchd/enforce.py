@@ -1,0 +1,286 @@
+"""Bringing the values of processes in line with the rules, a batch at a time:
+
+look -> identify -> rule -> decide -> remember (ledger) -> adjust -> hold
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from os import getpid
+from typing import Final, NamedTuple
+
+from oomwatchd.holds import Hold
+from oomwatchd.identify import SlowReader, Unreadable, cgroup_of, identify
+from oomwatchd.kernel.adjust import Outcome, adjust, read_adj
+from oomwatchd.kernel.cgroup import in_kubernetes_pod
+from oomwatchd.kernel.deadline import Deadline
+from oomwatchd.kernel.proc import GONE, Look, ProcFs
+from oomwatchd.kernel.status import read_status
+from oomwatchd.ledger import Ledger
+from oomwatchd.model import Change, Config, Process, ProcessId, Result, Rule
+from oomwatchd.policy.patterns import TooSlow
+from oomwatchd.policy.plan import Claim, Decision, decide
+from oomwatchd.policy.rules import compiled, first_match, needs
+from oomwatchd.population import Known, Moment, Population
+from oomwatchd.record import Adjustment, Record
+from oomwatchd.text import decoded
+
+BATCH: Final = 64  # processes whose directories are open at the same time
+MATCH_SECONDS: Final = 0.025  # for all patterns on one process
+
+
+class Step(NamedTuple):
+    """A decision on its way to being carried out."""
+
+    look: Look
+    comm: str
+    rule: Rule | None
+    before: int
+    own: Claim | None
+    decision: Decision
+
+    @property
+    def claim(self) -> Claim:
+        return self.decision.claim
+
+    def claim_without_write(self) -> Claim:
+        """What remains of the decision's claim when nothing could be written."""
+        if self.rule is None and self.own is not None:
+            return self.own  # still to be put back
+        ours = self.claim.ours - {self.decision.wanted}
+        return self.claim._replace(ours=ours | (self.own.ours if self.own else frozenset()))
+
+
+class Enforcer:
+    """Knows the rules in force, and whom it had to wait for."""
+
+    def __init__(
+        self, proc: ProcFs, population: Population, ledger: Ledger, record: Record, *, dry_run: bool
+    ) -> None:
+        self.guard_tripped = False
+        self._proc = proc
+        self._population = population
+        self._ledger = ledger
+        self._record = record
+        self._dry_run = dry_run
+        self._ignored = frozenset({1, getpid()})
+        self._reader = SlowReader()
+        self._deadline = Deadline(MATCH_SECONDS, TooSlow)
+        self._slow: set[int | ProcessId] = set()  # users, and processes, that made us wait
+
+    def configure(self, config: Config) -> None:
+        self._config = config
+        self._rules = compiled(config.rules)
+        self._rules_by_name = {rule.name: rule for rule in config.rules}
+        self.needs = needs(config.rules)
+
+    def new_turn(self) -> None:
+        """Those who made us wait have another try, unless a read of theirs still hangs."""
+        if not self._reader.hanging:
+            self._slow.clear()
+
+    def look_at(self, pids: Sequence[int], now: Moment) -> None:
+        """Look at *pids*, parents before children: what a child is due hangs on its parent."""
+        unseen = set(pids)
+        later: list[int] = []
+        for start in range(0, len(pids), BATCH):
+            some = pids[start : start + BATCH]
+            unseen.difference_update(some)
+            with self._looks(some) as looks:
+                later += [look.id.pid for look in looks if look.stat.parent_pid in unseen]
+                self._treat([look for look in looks if look.stat.parent_pid not in unseen], now)
+        for start in range(0, len(later), BATCH):  # the pids had gone round
+            with self._looks(later[start : start + BATCH]) as looks:
+                self._treat(looks, now)
+
+    @contextmanager
+    def _looks(self, pids: Sequence[int]) -> Iterator[list[Look]]:
+        """Hold on to those of *pids* that are there, the oldest first."""
+        with ExitStack() as stack:
+            looks = []
+            for pid in pids:
+                try:
+                    look = self._proc.look(pid)
+                except PermissionError:  # hidepid=1, and we may not trace it
+                    continue
+                if look is not None:
+                    stack.callback(look.close)
+                    looks.append(look)
+            yield sorted(looks, key=lambda look: look.id.start_ticks)
+
+    def _treat(self, looks: Sequence[Look], now: Moment) -> None:
+        ready = [look for look in looks if self._concerns_us(look) and not self._waits(look, now)]
+        steps: list[Step] = []
+        for look, identity in zip(ready, identify(ready, self.needs, self._reader), strict=True):
+            if isinstance(identity, Unreadable):
+                self._made_us_wait(look, now)
+            elif identity is not None:
+                steps += self._steps(look, identity, now)
+        self.save_ledger()
+        for step in steps:
+            self._carry_out(step, now)
+
+    def save_ledger(self) -> None:
+        """Before anything is written to a process.
+
+        If it fails, values are set all the same: to protect is what we are for, and what has to be
+        put back is still known, as long as this daemon lives.
+        """
+        try:
+            self._ledger.save()
+        except OSError as error:
+            self._record.ledger_written(str(error))
+        else:
+            self._record.ledger_written("")
+
+    def _concerns_us(self, look: Look) -> bool:
+        """Not the dead, nor kernel threads, nor pid 1, nor ourselves."""
+        if look.stat.alive and look.id.pid not in self._ignored:
+            return True
+        self._population.forget(look.id.pid)
+        self._population.put(Known(look, None))  # without a date: there is no more to see
+        return False
+
+    def _steps(self, look: Look, process: Process, now: Moment) -> Iterator[Step]:
+        """The step to take, if *process* is or was under a rule, or its parent is or was."""
+        known = self._population.get(look.id)
+        own = known.claim if known is not None else self._ledger.get(look.id)
+        rule = self._rule(look, process)
+        parent = self._population.parent_claim(process.parent_pid, look.id)
+        known = self._population.put(Known(look, own))
+        self._population.appoint_by_age(known, now)
+        if rule is None and own is None and parent is None:
+            return
+        try:
+            before = read_adj(look.directory)
+        except GONE:
+            return
+        decision = decide(
+            rule, before, own, parent, self._rules_by_name, guarded=self.guard_tripped
+        )
+        if decision is not None:
+            known.claim = decision.claim
+            self._remember(look.id, decision.claim)
+            yield Step(look, process.comm, rule, before, own, decision)
+
+    def _rule(self, look: Look, process: Process) -> Rule | None:
+        """The rule that *process* falls under; none, when matching takes too long."""
+        try:
+            with self._deadline:
+                rule = first_match(self._rules, process)
+        except TooSlow:
+            self._record.match_gave_up(process.id, process.comm)
+            self._blame(look)
+            return None
+        if rule is None or self._config.kubernetes_pods == "manage":
+            return rule
+        try:
+            path = process.cgroup or cgroup_of(look.directory).path
+        except GONE:
+            return None
+        return None if in_kubernetes_pod(path) else rule
+
+    # -- those who make us wait --------------------------------------------------------------------
+
+    def _made_us_wait(self, look: Look, now: Moment) -> None:
+        """Its command line did not come: it keeps what it has, and is asked again later."""
+        self._record.read_gave_up(look.id, decoded(look.stat.comm))
+        self._blame(look)
+        self._put_off(look, now)
+
+    def _blame(self, look: Look) -> None:
+        """The others of its user wait from now on; but not all of root's, as root is no foe."""
+        with suppress(*GONE):
+            self._slow.add(read_status(look.directory).uid or look.id)
+
+    def _waits(self, look: Look, now: Moment) -> bool:
+        """Whether *look* has to wait for its turn, as its user has had his time in this one."""
+        if not self._slow:
+            return False
+        try:
+            waits = look.id in self._slow or read_status(look.directory).uid in self._slow
+        except GONE:
+            return True
+        if waits:
+            self._put_off(look, now)
+        return waits
+
+    def _put_off(self, look: Look, now: Moment) -> None:
+        known = self._population.get(look.id) or Known(look, self._ledger.get(look.id))
+        known.program = None  # unknown, so that the next visit reads it all
+        self._population.appoint(self._population.put(known), now, wait_seconds=0.0)
+
+    # -- carrying out ------------------------------------------------------------------------------
+
+    def _carry_out(self, step: Step, now: Moment) -> None:
+        hold = self._hold(step)
+        wanted = step.decision.wanted
+        written = False
+        if wanted is not None and not (hold is not None and hold.let_be):
+            written = self._written(step, wanted, now)
+        if hold is not None:
+            hold.wanted = step.before if wanted is None else wanted
+            hold.now = hold.wanted if written else step.before
+            hold.let_be = hold.let_be or self._dry_run
+
+    def _hold(self, step: Step) -> Hold | None:
+        """The hold on it: a new one, if it runs another program or falls under another rule."""
+        holds = self._population.holds
+        if step.rule is None:
+            holds.drop(step.look.id.pid)
+            return None
+        hold = holds.get(step.look.id.pid)
+        if hold is None or not hold.is_for(step.look, step.rule):
+            hold = Hold(step.look, step.comm, step.rule)
+            holds.put(hold)
+            with suppress(*GONE):
+                hold.weigh(read_status(step.look.directory))
+        hold.unkillable = step.decision.unkillable
+        return hold
+
+    def _written(self, step: Step, wanted: int, now: Moment) -> bool:
+        """Write *wanted*, and correct what we remember if that did not go."""
+        change = Change(step.look.id, step.comm, step.claim.rule, wanted)
+        result = self._adjust(step.look, change, step.before, back=step.rule is None)
+        if result in ("applied", "restored") and not self._dry_run:
+            return True
+        known = self._population.get(step.look.id)
+        if known is not None:
+            known.claim = step.claim_without_write()
+            self._remember(step.look.id, known.claim)
+            if result in ("gone", "drifted"):  # it has become something else
+                self._put_off(step.look, now)
+        return False
+
+    def _adjust(self, look: Look, change: Change, before: int, *, back: bool) -> Result:
+        """Make *change*, and record how it went; *back*: it gives back the value of before us."""
+        outcome = (
+            Outcome("applied") if self._dry_run else adjust(look, before, change.oom_score_adj)
+        )
+        result = "restored" if back and outcome.result == "applied" else outcome.result
+        self._record.adjusted(Adjustment(change, before, result, outcome.reason))
+        return result
+
+    def _remember(self, id: ProcessId, claim: Claim) -> None:
+        if not self._dry_run:
+            self._ledger.remember(id, claim)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def put_all_back(self) -> None:
+        """Give every process the value it had before us, where ours still stands."""
+        for id, claim in self._ledger.claims():
+            with self._looks([id.pid]) as looks:
+                for look in looks:
+                    if look.id == id:
+                        self._put_back(look, claim)
+            self._ledger.forget(id)
+        self.save_ledger()
+
+    def _put_back(self, look: Look, claim: Claim) -> None:
+        try:
+            now = read_adj(look.directory)
+        except GONE:
+            return
+        if now in claim.ours and now != claim.before:
+            change = Change(look.id, decoded(look.stat.comm), claim.rule, claim.before)
+            self._adjust(look, change, now, back=True)

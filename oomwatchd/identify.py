@@ -1,0 +1,125 @@
+"""From a look at /proc to a `Process`: reads what the rules need, and no more."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from oomwatchd.kernel.cgroup import Membership, parse_cgroup, units_of
+from oomwatchd.kernel.patience import PatientReader
+from oomwatchd.kernel.proc import (
+    COMM_LIMIT_BYTES,
+    GONE,
+    Look,
+    parse_arguments,
+    read,
+    read_arguments,
+    read_exe,
+    read_working_directory,
+)
+from oomwatchd.kernel.status import read_status
+from oomwatchd.model import CMDLINE_LIMIT_BYTES, Exe, Needs, Process
+from oomwatchd.policy.script import script_of
+from oomwatchd.text import decoded
+
+CGROUP_LIMIT_BYTES: Final = 65536  # a path may be 4 KiB long, in each of a dozen v1 hierarchies
+
+
+class Slow(NamedTuple):
+    """What may take as long as the process's owner likes."""
+
+    arguments: bytes
+    exe: Exe | None
+    gone: bool = False
+
+
+class Unreadable(NamedTuple):
+    """The process is there, but its command line did not come in time: ask again later."""
+
+
+SlowReader = PatientReader[Slow]
+Identity = Process | Unreadable | None  # None: gone
+
+
+def identify(looks: Sequence[Look], needs: Needs, reader: SlowReader) -> list[Identity]:
+    """What each of *looks* is a look at, in their order."""
+    jobs = [slow_read(look, needs) for look in looks]
+    slow = reader.answers([job for job in jobs if job is not None])
+    answers = iter(slow)
+    return [
+        assembled(look, needs, Slow(b"", None) if job is None else next(answers))
+        for look, job in zip(looks, jobs, strict=True)
+    ]
+
+
+def slow_read(look: Look, needs: Needs) -> Callable[[], Slow] | None:
+    """The slow part of reading *look*; None if there is none."""
+    cmdline = needs.cmdline or (needs.long_name and len(look.stat.comm) == COMM_LIMIT_BYTES)
+    if not cmdline and not needs.exe:
+        return None
+
+    def job() -> Slow:
+        try:
+            arguments = read_arguments(look.directory) if cmdline else b""
+            return Slow(arguments, read_exe(look.directory) if needs.exe else None)
+        except GONE:
+            return Slow(b"", None, gone=True)
+        except PermissionError:  # an ordinary user, looking at what hidepid covers
+            return Slow(b"", None)
+
+    return job
+
+
+def assembled(look: Look, needs: Needs, slow: Slow | None) -> Identity:
+    if slow is None:
+        return Unreadable()
+    if slow.gone:
+        return None
+    try:
+        membership = cgroup_of(look.directory) if needs.cgroup else None
+        uid = read_status(look.directory).uid if needs.uid else None
+    except GONE:
+        return None
+    arguments = parse_arguments(slow.arguments)
+    words = [decoded(argument) for argument in arguments]
+    comm = decoded(look.stat.comm)
+    script = script_of(words, comm) if needs.cmdline else None
+    return Process(
+        id=look.id,
+        parent_pid=look.stat.parent_pid,
+        comm=comm,
+        long_name=long_name(look.stat.comm, arguments, script),
+        cmdline=shown_cmdline(slow.arguments) if needs.cmdline else None,
+        script=script,
+        script_path=absolute(script, look.directory) if needs.working_directory else None,
+        exe=slow.exe,
+        uid=uid,
+        units=units_of(membership.unit_path) if membership else None,
+        cgroup=membership.path if membership else None,
+    )
+
+
+def cgroup_of(directory: int) -> Membership:
+    return parse_cgroup(read(directory, "cgroup", CGROUP_LIMIT_BYTES))
+
+
+def shown_cmdline(raw: bytes) -> str:
+    """The arguments joined by one space, as patterns and people see them."""
+    return decoded(raw[:CMDLINE_LIMIT_BYTES].rstrip(b"\0").replace(b"\0", b" "))
+
+
+def long_name(comm: bytes, arguments: Sequence[bytes], script: str | None) -> str | None:
+    """The name that *comm* is the first 15 bytes of, if the program or script was called by it."""
+    if len(comm) < COMM_LIMIT_BYTES:
+        return None
+    called = [*arguments[:2], *([script.encode()] if script else [])]
+    names = (word.rpartition(b"/")[2] for word in called)
+    return next((decoded(name) for name in names if name.startswith(comm)), None)
+
+
+def absolute(script: str | None, directory: int) -> str | None:
+    """Where *script* lies, if it was given relative to the directory the process works in."""
+    if script is None or script.startswith("/"):
+        return script
+    working_directory = read_working_directory(directory)
+    if working_directory is None:
+        return None
+    return f"{working_directory.rstrip('/')}/{script.removeprefix('./')}"

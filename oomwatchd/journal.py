@@ -1,0 +1,108 @@
+"""The log: lines as systemd's journal takes them, and what the news of a turn reads like."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from functools import singledispatchmethod
+from typing import Final
+
+from oomwatchd.model import Change, ProcessId
+from oomwatchd.record import Adjustment, Drift, GaveUp, Guarded, LedgerFailed, News
+from oomwatchd.text import printable
+
+PRIORITIES: Final = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+LINES_PER_TURN: Final = 20
+MIB: Final = 1 << 20
+
+log = logging.getLogger("oomwatchd")
+
+
+class JournalFormatter(logging.Formatter):
+    """``<6>text``: the priority in front, as sd-daemon(3) has it; none for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if sys.stderr.isatty():
+            return text
+        priority = PRIORITIES.get(record.levelno, 3)
+        return "\n".join(f"<{priority}>{line}" for line in text.splitlines() or [""])
+
+
+def start() -> None:
+    """Log to stderr from now on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JournalFormatter())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class Narrator:
+    """Tells the news of a turn, and nothing twice that would be the same each time."""
+
+    def __init__(self, *, dry_run: bool) -> None:
+        self._dry_run = dry_run
+        self._refusals: set[tuple[str, str]] = set()  # (rule, reason): one line each
+
+    def tell(self, news: Sequence[News]) -> None:
+        lines = [line for item in news for line in self.lines(item)]
+        for level, text in lines[:LINES_PER_TURN]:
+            log.log(level, "%s", text)
+        if len(lines) > LINES_PER_TURN:
+            log.info("and %d more in this turn", len(lines) - LINES_PER_TURN)
+
+    @singledispatchmethod
+    def lines(self, item: News) -> Iterator[tuple[int, str]]:
+        raise TypeError(f"no words for {item!r}")
+
+    @lines.register
+    def _(self, item: Adjustment) -> Iterator[tuple[int, str]]:
+        change = item.change
+        if item.result == "refused":
+            if (change.rule, item.reason) not in self._refusals:
+                self._refusals.add((change.rule, item.reason))
+                yield (
+                    logging.WARNING,
+                    f"{told(change)}: refused ({item.reason}); said once for rule {change.rule}",
+                )
+        elif item.result in ("applied", "restored"):
+            verb = "would set" if self._dry_run else "set"
+            yield logging.INFO, f"{told(change)}: {verb} {item.before} -> {change.oom_score_adj}"
+
+    @lines.register
+    def _(self, item: Drift) -> Iterator[tuple[int, str]]:
+        who = named(item.id, item.comm)
+        act = "left at that" if item.yielded else "set again"
+        yield (
+            logging.WARNING,
+            f"{who}: somebody changed {item.wanted} of rule {item.rule} to {item.now}; {act}",
+        )
+
+    @lines.register
+    def _(self, item: GaveUp) -> Iterator[tuple[int, str]]:
+        yield logging.WARNING, f"{named(item.id, item.comm)}: {item.what}; no rule for it"
+
+    @lines.register
+    def _(self, item: Guarded) -> Iterator[tuple[int, str]]:
+        held, limit = item.held_bytes // MIB, item.limit_bytes // MIB
+        if item.tripped:
+            text = f"processes at -1000 hold {held} MiB, more than {limit}: set to -999"
+        else:
+            text = f"processes at -1000 hold {held} MiB again, of {limit}: -1000 is given again"
+        yield logging.WARNING, f"unkillable_memory_max: {text}"
+
+    @lines.register
+    def _(self, item: LedgerFailed) -> Iterator[tuple[int, str]]:
+        yield (
+            logging.ERROR,
+            f"cannot write the ledger: {item.reason}; should this daemon crash now, what processes "
+            "had before will not be put back",
+        )
+
+
+def named(id: ProcessId, comm: str) -> str:
+    return f"process {id.pid} '{printable(comm)}'"
+
+
+def told(change: Change) -> str:
+    return f"{named(change.id, change.comm)}, rule {change.rule}"

@@ -1,0 +1,80 @@
+"""Control groups: where a process lies, and which systemd unit that is."""
+
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from oomwatchd.model import Units
+from oomwatchd.text import decoded
+
+CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+UNIT: Final = re.compile(r".+\.(service|scope|socket|mount|swap|slice)")
+USER_MANAGER: Final = re.compile(r"user@\d+\.service")
+
+
+class Membership(NamedTuple):
+    path: str  # in the unified hierarchy; where that is not in use, in the memory controller's
+    unit_path: str  # in the hierarchy that systemd arranges
+
+
+def parse_cgroup(raw: bytes) -> Membership:
+    """Take ``/proc/PID/cgroup`` apart: lines ``ID:CONTROLLERS:PATH``, the path being anything.
+
+    On a machine with cgroup v1 or both, systemd arranges its own named hierarchy and the memory
+    controller has another; with v2 alone there is the one line ``0::PATH``.
+
+    Raises:  ValueError, if it is not such a file.
+    Source:  cgroups(7), proc_pid_cgroup(5).
+    """
+    paths = {}
+    for line in decoded(raw).split("\n"):
+        _, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if colon:
+            for controller in controllers.split(","):
+                paths[controller] = path
+    if not paths:
+        raise ValueError(f"not a cgroup file: {raw[:80]!r}")
+    unified = paths.get("", "/")
+    return Membership(
+        path=paths.get("memory", unified),
+        unit_path=paths.get("name=systemd", unified),
+    )
+
+
+def units_of(path: str) -> Units:
+    """The units that the cgroup *path* belongs to, by systemd's own rule.
+
+    The first component below the slices is the unit; what lies deeper may have been named by
+    anybody to whom the unit was delegated, and does not count.
+
+    Source:  systemd, src/basic/cgroup-util.c, cg_path_get_unit(), cg_path_get_user_unit().
+    """
+    components = path.strip("/").split("/")
+    system, rest = first_unit(components)
+    if system is None or not USER_MANAGER.fullmatch(system):
+        return Units(system, None)
+    return Units(system, first_unit(rest)[0])
+
+
+def first_unit(components: list[str]) -> tuple[str | None, list[str]]:
+    """The first component that is no slice, if it names a unit, and the components below it."""
+    for position, component in enumerate(components):
+        name = component.removeprefix("_")  # set before names that would clash with the kernel's
+        if not UNIT.fullmatch(name):
+            return None, []
+        if not name.endswith(".slice"):
+            return name, components[position + 1 :]
+    return None, []
+
+
+def in_kubernetes_pod(path: str) -> bool:
+    """Whether a kubelet manages what lies in the cgroup *path*.
+
+    Its root is kubepods or kubepods.slice, perhaps below another (kubelet-kubepods.slice in kind);
+    a user may name a cgroup of his own so, but only below user.slice.
+    """
+    components = path.split("/")
+    return "user.slice" not in components and any(
+        component.startswith("kubepods") or "-kubepods" in component for component in components
+    )

@@ -1,0 +1,117 @@
+"""The values that processes had before us, kept where they survive the daemon.
+
+The rule of the ledger: what we are about to write stands in the file *before* it is written.  So a
+daemon that is killed at any instant leaves, for each process that may hold a value of ours, the
+value to put back.  The file is written whole and then renamed: a reader sees the old or the new.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from oomwatchd.model import ProcessId
+from oomwatchd.policy.plan import Claim, Standing
+
+FORMAT: Final = 1
+STANDINGS: Final[Mapping[str, Standing]] = {"matched": "matched", "heir": "heir"}
+
+
+class LedgerError(ValueError):
+    """The file is not one that this program has written."""
+
+
+class Ledger:
+    """Claims by process; *read_only* in a dry run."""
+
+    def __init__(self, path: Path, boot_id: str, *, read_only: bool = False) -> None:
+        self._path = path
+        self._boot_id = boot_id
+        self._read_only = read_only
+        self._lines: dict[ProcessId, str] = {}
+        self._claims: dict[ProcessId, Claim] = {}
+        self._changed = True
+
+    def load(self) -> None:
+        """Take over what an earlier daemon has left; of another boot, nothing.
+
+        Raises:  LedgerError, if the file cannot be understood; OSError, if it cannot be read.
+        """
+        try:
+            raw = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        for id, claim in parsed(raw, self._boot_id):
+            self.remember(id, claim)
+
+    def claims(self) -> list[tuple[ProcessId, Claim]]:
+        return list(self._claims.items())
+
+    def get(self, id: ProcessId) -> Claim | None:
+        return self._claims.get(id)
+
+    def remember(self, id: ProcessId, claim: Claim) -> None:
+        """Note *claim*; one that has nothing to put back is forgotten."""
+        if not claim.ours or claim.standing == "released":
+            self.forget(id)
+        elif self._claims.get(id) != claim:
+            self._claims[id] = claim
+            self._lines[id] = line(id, claim)
+            self._changed = True
+
+    def forget(self, id: ProcessId) -> None:
+        if self._claims.pop(id, None) is not None:
+            del self._lines[id]
+            self._changed = True
+
+    def save(self) -> None:
+        """Bring the file up to date, if it is not.  Raises OSError; then the old file stands."""
+        if self._read_only or not self._changed:
+            return
+        head = f'{{"format": {FORMAT}, "boot_id": {json.dumps(self._boot_id)}, "processes": [\n'
+        text = head + ",\n".join(self._lines.values()) + "\n]}\n"
+        fresh = self._path.with_suffix(".json.new")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        fresh.replace(self._path)
+        self._changed = False
+
+
+def line(id: ProcessId, claim: Claim) -> str:
+    return json.dumps(
+        {
+            "pid": id.pid,
+            "start_ticks": id.start_ticks,
+            "rule": claim.rule,
+            "standing": claim.standing,
+            "oom_score_adj_before": claim.before,
+            "oom_score_adj_ours": sorted(claim.ours),
+        }
+    )
+
+
+def parsed(raw: bytes, boot_id: str) -> list[tuple[ProcessId, Claim]]:
+    """The claims in a ledger's text; none, if it is of another boot."""
+    try:
+        document = json.loads(raw)
+        if document["format"] != FORMAT:
+            raise LedgerError(f"its format is {document['format']!r}, not {FORMAT}")
+        if document["boot_id"] != boot_id:
+            return []
+        return [claim_of(entry) for entry in document["processes"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LedgerError(f"{type(error).__name__}: {error}") from error
+
+
+def claim_of(entry: Mapping[str, Any]) -> tuple[ProcessId, Claim]:
+    return (
+        ProcessId(int(entry["pid"]), int(entry["start_ticks"])),
+        Claim(
+            rule=str(entry["rule"]),
+            standing=STANDINGS[entry["standing"]],
+            before=int(entry["oom_score_adj_before"]),
+            ours=frozenset(map(int, entry["oom_score_adj_ours"])),
+        ),
+    )

@@ -1,0 +1,118 @@
+"""What has happened since start: counts, and the news of one turn."""
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from oomwatchd.model import Change, ProcessId, Result
+
+SCAN_BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Adjustment(NamedTuple):
+    """One write to a process that was made, tried, or, in a dry run, would have been made."""
+
+    change: Change
+    before: int
+    result: Result
+    reason: str = ""  # for "refused", the errno's name
+
+
+class Drift(NamedTuple):
+    """Somebody else has changed the value of a process under a rule."""
+
+    id: ProcessId
+    comm: str
+    rule: str
+    wanted: int
+    now: int
+    yielded: bool  # we leave it at that
+
+
+class GaveUp(NamedTuple):
+    """A process on which a time limit ran out."""
+
+    id: ProcessId
+    comm: str
+    what: str
+
+
+class Guarded(NamedTuple):
+    """The guard for -1000 has tripped, or let go."""
+
+    tripped: bool
+    held_bytes: int
+    limit_bytes: int
+
+
+class LedgerFailed(NamedTuple):
+    """What processes had before us could not be written down."""
+
+    reason: str
+
+
+News = Adjustment | Drift | GaveUp | Guarded | LedgerFailed
+
+
+@dataclass(slots=True)
+class Record:
+    """Touched by the loop alone.  In a dry run there is news, and nothing is counted as done."""
+
+    dry_run: bool = False
+    adjustments: Counter[tuple[str, Result]] = field(default_factory=Counter)
+    match_timeouts: int = 0
+    unreadable: int = 0
+    guard_trips: int = 0
+    scans: int = 0
+    scan_seconds_total: float = 0.0
+    scan_counts: list[int] = field(default_factory=lambda: [0] * len(SCAN_BOUNDS_SECONDS))
+    news: list[News] = field(default_factory=list)
+    ledger_fault: str = ""  # why the ledger could not be written the last time
+
+    def adjusted(self, adjustment: Adjustment) -> None:
+        if not self.dry_run:
+            self.adjustments[adjustment.change.rule, adjustment.result] += 1
+        self.news.append(adjustment)
+
+    def drifted(self, drift: Drift) -> None:
+        self.adjustments[drift.rule, "drifted"] += 1
+        self.news.append(drift)
+
+    def match_gave_up(self, id: ProcessId, comm: str) -> None:
+        self.match_timeouts += 1
+        self.news.append(GaveUp(id, comm, "matching its command line took too long"))
+
+    def read_gave_up(self, id: ProcessId, comm: str) -> None:
+        self.unreadable += 1
+        self.news.append(GaveUp(id, comm, "its command line could not be read in time"))
+
+    def guarded(self, guard: Guarded) -> None:
+        self.guard_trips += guard.tripped
+        self.news.append(guard)
+
+    def ledger_written(self, fault: str) -> None:
+        """Note how it went (empty: well); only a change is news."""
+        if fault and fault != self.ledger_fault:
+            self.news.append(LedgerFailed(fault))
+        self.ledger_fault = fault
+
+    def scanned(self, seconds: float) -> None:
+        self.scans += 1
+        self.scan_seconds_total += seconds
+        bucket = bisect_left(SCAN_BOUNDS_SECONDS, seconds)
+        if bucket < len(self.scan_counts):
+            self.scan_counts[bucket] += 1
+
+    def scan_buckets(self) -> tuple[tuple[float, int], ...]:
+        """Upper bounds in seconds, each with the number of scans that took at most so long."""
+        total = 0
+        buckets = []
+        for bound, count in zip(SCAN_BOUNDS_SECONDS, self.scan_counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        return tuple(buckets)
+
+    def take_news(self) -> list[News]:
+        news, self.news = self.news, []
+        return news

@@ -1,0 +1,149 @@
+"""One scan: whom to look at.
+
+/proc is listed every time, and looked at are those who are new, those who are due (`population`),
+and those whose value has drifted; never all.  What becomes of them is `enforce`'s part.
+"""
+
+from typing import Final
+
+from oomwatchd.enforce import Enforcer
+from oomwatchd.holds import guarded, unkillable_bytes
+from oomwatchd.kernel.proc import GONE, ProcFs
+from oomwatchd.kernel.status import read_status
+from oomwatchd.ledger import Ledger
+from oomwatchd.model import Config
+from oomwatchd.population import Known, Moment, Population
+from oomwatchd.record import Drift, Guarded, Record
+
+FULL_VISITS: Final = 10  # one visit in so many reads what may change without an exec
+# How many of those under rules are checked in one second, as a share of all processes, so that a
+# turn's system calls stay in proportion however many there are.
+DRIFT_CHECKS_RATIO: Final = 0.05
+DRIFT_CHECKS_MIN: Final = 64
+WEIGHINGS_RATIO: Final = 0.01
+WEIGHINGS_MIN: Final = 16
+
+
+class Watch:
+    def __init__(
+        self,
+        proc: ProcFs,
+        population: Population,
+        enforcer: Enforcer,
+        ledger: Ledger,
+        record: Record,
+        *,
+        ram_bytes: int,
+    ) -> None:
+        self.unkillable_bytes = 0
+        self._proc = proc
+        self._population = population
+        self._enforcer = enforcer
+        self._ledger = ledger
+        self._record = record
+        self._ram_bytes = ram_bytes
+
+    def configure(self, config: Config) -> None:
+        """Put *config* in force: the next scan looks at everything, as the first does."""
+        self._config = config
+        self._enforcer.configure(config)
+        self._listing: dict[str, int] = {}
+        self._everything = True
+
+    def scan(self, now: Moment) -> None:
+        self._enforcer.new_turn()
+        self._enforcer.look_at(self._fresh(), now)
+        if self._everything:
+            self._settle(now)
+        self._enforcer.look_at(self._due(now), now)
+        self._enforcer.look_at(self._drifted(now), now)
+        self._weigh()
+        self._enforcer.look_at(self._guard(), now)
+        self._enforcer.save_ledger()  # who has ended is in it no more
+
+    def _fresh(self) -> list[int]:
+        """The pids that stand for another process than at the last scan."""
+        last, self._listing = self._listing, self._proc.listing()
+        if last == self._listing:
+            return []
+        for pid in last.keys() - self._listing.keys():
+            self._population.forget(int(pid))
+        return [int(pid) for pid, inode in self._listing.items() if last.get(pid) != inode]
+
+    def _settle(self, now: Moment) -> None:
+        """After a look at everything: a date for each, and an end to claims on the ended."""
+        self._everything = False
+        self._population.spread(now)
+        for id, _ in self._ledger.claims():
+            if self._population.get(id) is None:
+                self._ledger.forget(id)
+
+    def _due(self, now: Moment) -> list[int]:
+        """Those whose date has come, and whose stat line or time of life calls for a look."""
+        pids = []
+        for known in self._population.due(now):
+            stat = self._proc.stat(known.id.pid)
+            if stat is None:
+                continue  # the next listing will miss it too
+            known.visits += 1
+            if known.runs_on(stat) and not self._wants_full_look(known, now):
+                self._population.appoint(known, now)
+            else:
+                pids.append(known.id.pid)
+        return pids
+
+    def _wants_full_look(self, known: Known, now: Moment) -> bool:
+        """Whether to read it all again, although it runs the same program.
+
+        Whoever is under a rule enjoys something, and is looked at in full at every visit.
+        """
+        if known.claim is not None or self._population.is_young(known.id, now):
+            return True
+        needs = self._enforcer.needs
+        return (needs.uid or needs.cgroup) and known.visits % FULL_VISITS == 0
+
+    def _drifted(self, now: Moment) -> list[int]:
+        """Those whose value somebody else has changed, and that are to have ours again."""
+        again = []
+        holds = self._population.holds
+        for hold in holds.some("drift", self._share(DRIFT_CHECKS_RATIO, DRIFT_CHECKS_MIN)):
+            try:
+                value = hold.read()
+            except ProcessLookupError:
+                self._population.forget(hold.id.pid)
+                continue
+            if value == hold.now:
+                continue
+            hold.now = value
+            if value == hold.wanted:
+                continue
+            hold.let_be = hold.let_be or not hold.may_reassert(now.seconds)
+            if not hold.let_be:
+                again.append(hold.id.pid)
+            drift = Drift(hold.id, hold.comm, hold.rule.name, hold.wanted, value, hold.let_be)
+            self._record.drifted(drift)
+        return again
+
+    def _weigh(self) -> None:
+        """Read the memory of processes under rules: of those at -1000 all, of the others some."""
+        holds = self._population.holds
+        some = holds.some("weigh", self._share(WEIGHINGS_RATIO, WEIGHINGS_MIN))
+        for hold in {*some, *(hold for hold in holds if hold.unkillable)}:
+            try:
+                hold.weigh(read_status(self._proc.directory, f"{hold.id.pid}/status"))
+            except GONE:
+                continue  # its end is noticed by its descriptor
+
+    def _guard(self) -> list[int]:
+        """Those to be looked at again, as the guard for -1000 has tripped or let go."""
+        limit_bytes = int(self._ram_bytes * self._config.unkillable_memory_max_ratio)
+        self.unkillable_bytes = unkillable_bytes(self._population.holds)
+        tripped = self._enforcer.guard_tripped
+        if guarded(self.unkillable_bytes, limit_bytes, tripped=tripped) == tripped:
+            return []
+        self._enforcer.guard_tripped = not tripped
+        self._record.guarded(Guarded(not tripped, self.unkillable_bytes, limit_bytes))
+        return [hold.id.pid for hold in self._population.holds if hold.unkillable]
+
+    def _share(self, ratio: float, least: int) -> int:
+        return max(least, int(len(self._population) * ratio * self._config.interval_seconds))
