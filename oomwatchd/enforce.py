@@ -19,13 +19,12 @@ from oomwatchd.ledger import Ledger
 from oomwatchd.model import Change, Config, Process, ProcessId, Result, Rule
 from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import Claim, Decision, decide
-from oomwatchd.policy.rules import compiled, first_match, needs
+from oomwatchd.policy.rules import MATCH_SECONDS, compiled, first_match, needs
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Record
 from oomwatchd.text import decoded
 
 BATCH: Final = 64  # processes whose directories are open at the same time
-MATCH_SECONDS: Final = 0.025  # for all patterns on one process
 
 
 class Step(NamedTuple):
@@ -113,7 +112,7 @@ class Enforcer:
         for look, identity in zip(ready, identify(ready, self.needs, self._reader), strict=True):
             if isinstance(identity, Unreadable):
                 self._made_us_wait(look, now)
-            elif identity is not None:
+            elif identity is not None and not self._waits(look, now):
                 steps += self._steps(look, identity, now)
         self.save_ledger()
         for step in steps:
@@ -137,7 +136,7 @@ class Enforcer:
         if look.stat.alive and look.id.pid not in self._ignored:
             return True
         self._population.forget(look.id.pid)
-        self._population.put(Known(look, None))  # without a date: there is no more to see
+        self._population.meet(look, None)  # without a date: there is no more to see
         return False
 
     def _steps(self, look: Look, process: Process, now: Moment) -> Iterator[Step]:
@@ -146,8 +145,7 @@ class Enforcer:
         own = known.claim if known is not None else self._ledger.get(look.id)
         rule = self._rule(look, process)
         parent = self._population.parent_claim(process.parent_pid, look.id)
-        known = self._population.put(Known(look, own))
-        self._population.appoint_by_age(known, now)
+        known = self._met(look, own, now)
         if rule is None and own is None and parent is None:
             return
         try:
@@ -161,6 +159,17 @@ class Enforcer:
             known.claim = decision.claim
             self._remember(look.id, decision.claim)
             yield Step(look, process.comm, rule, before, own, decision)
+
+    def _met(self, look: Look, own: Claim | None, now: Moment) -> Known:
+        """What we know of the process, with the program that it runs now, and its next date."""
+        known = self._population.get(look.id)
+        if known is None:
+            known = self._population.meet(look, own)
+        elif known.program != look.stat.program:
+            known.program = look.stat.program
+            known.since_boot_seconds = now.boot_seconds
+        self._population.appoint_by_age(known, now)
+        return known
 
     def _rule(self, look: Look, process: Process) -> Rule | None:
         """The rule that *process* falls under; none, when matching takes too long."""
@@ -205,9 +214,11 @@ class Enforcer:
         return waits
 
     def _put_off(self, look: Look, now: Moment) -> None:
-        known = self._population.get(look.id) or Known(look, self._ledger.get(look.id))
+        known = self._population.get(look.id)
+        if known is None:
+            known = self._population.meet(look, self._ledger.get(look.id))
         known.program = None  # unknown, so that the next visit reads it all
-        self._population.appoint(self._population.put(known), now, wait_seconds=0.0)
+        self._population.appoint(known, now, wait_seconds=0.0)
 
     # -- carrying out ------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from oomwatchd.policy.plan import Claim
 # Every process is looked at within this time, whatever the interval.  One look takes three system
 # calls, so at an interval of one second this is 0.1 calls per process and turn.
 REVISIT_SECONDS: Final = 30.0
+LONG_AGO: Final = float("-inf")
 
 
 class Moment(NamedTuple):
@@ -25,11 +26,12 @@ class Moment(NamedTuple):
 class Known:
     """One process, from one look to the next."""
 
-    __slots__ = ("claim", "due_seconds", "id", "program", "visits")
+    __slots__ = ("claim", "due_seconds", "id", "program", "since_boot_seconds", "visits")
 
-    def __init__(self, look: Look, claim: Claim | None) -> None:
+    def __init__(self, look: Look, claim: Claim | None, since_boot_seconds: float) -> None:
         self.id = look.id
         self.program = look.stat.program
+        self.since_boot_seconds = since_boot_seconds  # it has run this program
         self.claim = claim
         self.due_seconds = 0.0  # no date
         self.visits = look.id.pid  # so that not all have their full visit in the same turn
@@ -76,16 +78,18 @@ class Population:
             return None  # the pid is in use again: that one is not the parent
         return known.claim
 
-    def age_seconds(self, id: ProcessId, now: Moment) -> float:
-        return now.boot_seconds - id.start_ticks / self._ticks_per_second
+    def meet(self, look: Look, claim: Claim | None) -> Known:
+        """Take in a process that we have not seen before."""
+        started = look.id.start_ticks / self._ticks_per_second
+        return self.put(Known(look, claim, started))
 
-    def is_young(self, id: ProcessId, now: Moment) -> bool:
+    def is_young(self, known: Known, now: Moment) -> bool:
         """Whether it may yet turn out to be something else.
 
         It may be a fork that has yet to exec, or a program that has yet to change its title, its
         user or its cgroup, none of which shows in the stat line.
         """
-        return self.age_seconds(id, now) < REVISIT_SECONDS
+        return now.boot_seconds - known.since_boot_seconds < REVISIT_SECONDS
 
     def appoint(self, known: Known, now: Moment, wait_seconds: float = REVISIT_SECONDS) -> None:
         known.due_seconds = now.seconds + wait_seconds
@@ -93,14 +97,15 @@ class Population:
 
     def appoint_by_age(self, known: Known, now: Moment) -> None:
         """A young process is looked at whenever its age has doubled."""
-        age_seconds = max(self.age_seconds(known.id, now), 0.0)
+        age_seconds = max(now.boot_seconds - known.since_boot_seconds, 0.0)
         self.appoint(known, now, min(age_seconds, REVISIT_SECONDS))
 
-    def spread(self, now: Moment) -> None:
-        """Distribute all that have a date evenly over the time in which each has its turn."""
+    def settle(self, now: Moment) -> None:
+        """After a look at everything: distribute the dates evenly over the time of one round."""
         self._dates.clear()
         dated = [known for known in self._known.values() if known.due_seconds]
         for position, known in enumerate(dated, start=1):
+            known.since_boot_seconds = LONG_AGO  # nobody here has started just now
             self.appoint(known, now, REVISIT_SECONDS * position / len(dated))
 
     def due(self, now: Moment) -> Iterator[Known]:

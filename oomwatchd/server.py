@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._head = read_head(self.connection)
         self._answered = BytesIO()
         self.rfile, self.wfile = BytesIO(self._head), self._answered
-        self.command = self.request_version = ""  # for an answer to what is no request
+        self.command = ""  # for an answer to what is no request
         self.server.heard(self.connection)
 
     def handle(self) -> None:
@@ -107,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         return page(lambda name: ",".join(self.headers.get_all(name, ())))
 
     def _send(self, answer: Answer) -> None:
+        # http.server takes garbage for HTTP/0.9, and would send neither status nor headers.
+        self.request_version = ""
         self.send_response_only(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)

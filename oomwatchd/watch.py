@@ -4,6 +4,7 @@
 and those whose value has drifted; never all.  What becomes of them is `enforce`'s part.
 """
 
+from math import ceil
 from typing import Final
 
 from oomwatchd.enforce import Enforcer
@@ -15,12 +16,13 @@ from oomwatchd.model import Config
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Drift, Guarded, Record
 
-FULL_VISITS: Final = 10  # one visit in so many reads what may change without an exec
-# How many of those under rules are checked in one second, as a share of all processes, so that a
-# turn's system calls stay in proportion however many there are.
-DRIFT_CHECKS_RATIO: Final = 0.05
+FULL_VISITS: Final = 10  # of an ordinary process, one visit in so many reads everything again
+# Of the processes under rules, so many are checked and weighed in one second, so that the system
+# calls stay in proportion to all processes however many are under rules.
+DRIFT_CHECKS_RATIO: Final = 0.05  # of all processes
 DRIFT_CHECKS_MIN: Final = 64
-WEIGHINGS_RATIO: Final = 0.01
+WEIGH_SECONDS: Final = 5.0  # what is to be weighed has its turn in this time, but for:
+WEIGHINGS_RATIO: Final = 0.01  # of all processes
 WEIGHINGS_MIN: Final = 16
 
 
@@ -73,7 +75,7 @@ class Watch:
     def _settle(self, now: Moment) -> None:
         """After a look at everything: a date for each, and an end to claims on the ended."""
         self._everything = False
-        self._population.spread(now)
+        self._population.settle(now)
         for id, _ in self._ledger.claims():
             if self._population.get(id) is None:
                 self._ledger.forget(id)
@@ -95,18 +97,19 @@ class Watch:
     def _wants_full_look(self, known: Known, now: Moment) -> bool:
         """Whether to read it all again, although it runs the same program.
 
-        Whoever is under a rule enjoys something, and is looked at in full at every visit.
+        A title, a user and a cgroup may change without a trace in the stat line.  They mostly do so
+        in a process's first seconds; whoever is under a rule enjoys something; the others have
+        their full visit now and then.
         """
-        if known.claim is not None or self._population.is_young(known.id, now):
+        if known.claim is not None or known.visits % FULL_VISITS == 0:
             return True
-        needs = self._enforcer.needs
-        return (needs.uid or needs.cgroup) and known.visits % FULL_VISITS == 0
+        return self._population.is_young(known, now)
 
     def _drifted(self, now: Moment) -> list[int]:
         """Those whose value somebody else has changed, and that are to have ours again."""
         again = []
         holds = self._population.holds
-        for hold in holds.some("drift", self._share(DRIFT_CHECKS_RATIO, DRIFT_CHECKS_MIN)):
+        for hold in holds.some("drift", self._bound(DRIFT_CHECKS_RATIO, DRIFT_CHECKS_MIN)):
             try:
                 value = hold.read()
             except ProcessLookupError:
@@ -127,7 +130,8 @@ class Watch:
     def _weigh(self) -> None:
         """Read the memory of processes under rules: of those at -1000 all, of the others some."""
         holds = self._population.holds
-        some = holds.some("weigh", self._share(WEIGHINGS_RATIO, WEIGHINGS_MIN))
+        wanted = ceil(len(holds) * min(self._config.interval_seconds / WEIGH_SECONDS, 1.0))
+        some = holds.some("weigh", min(wanted, self._bound(WEIGHINGS_RATIO, WEIGHINGS_MIN)))
         for hold in {*some, *(hold for hold in holds if hold.unkillable)}:
             try:
                 hold.weigh(read_status(self._proc.directory, f"{hold.id.pid}/status"))
@@ -145,5 +149,5 @@ class Watch:
         self._record.guarded(Guarded(not tripped, self.unkillable_bytes, limit_bytes))
         return [hold.id.pid for hold in self._population.holds if hold.unkillable]
 
-    def _share(self, ratio: float, least: int) -> int:
+    def _bound(self, ratio: float, least: int) -> int:
         return max(least, int(len(self._population) * ratio * self._config.interval_seconds))

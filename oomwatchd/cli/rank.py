@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from oomwatchd.cli import exits
+from oomwatchd.cli.failure import Failure, fail
 from oomwatchd.cli.table import Column, bold, show, size, table, terminal_width
+from oomwatchd.cli.verdict import Judge, loaded
 from oomwatchd.kernel.adjust import read_adj
 from oomwatchd.kernel.proc import GONE, READ_DIRECTORY, ProcFs
 from oomwatchd.kernel.status import Memory, Status, parse_meminfo, read_status
 from oomwatchd.model import ProcessId
+from oomwatchd.paths import CONFIG
 from oomwatchd.policy import badness
 from oomwatchd.policy.badness import Candidate
 from oomwatchd.text import decoded
@@ -42,10 +45,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        return rank(arguments, ProcFs(), lambda _pid: None)
+        proc = ProcFs()
+        return rank(arguments, proc, naming(arguments.config, proc))
+    except Failure as failure:
+        return fail("rank", failure)
     except FileNotFoundError as error:  # /proc with subset=pid, or none at all
         print(f"oomwatchd rank: {error.filename}: {error.strerror}", file=sys.stderr)
         return exits.NO_INPUT
+
+
+def naming(path: Path | None, proc: ProcFs) -> RuleOf:
+    """Names rules by the configuration at *path*; by the usual one, if there is one, without it."""
+    if path is None and not CONFIG.exists():
+        return lambda _pid: None
+    judge = Judge(loaded(path or CONFIG, root_only=False).config, proc)
+
+    def name(pid: int) -> str | None:
+        rule = judge.rule_of(pid)
+        return rule.name if rule is not None else None
+
+    return name
 
 
 def rank(arguments: argparse.Namespace, proc: ProcFs, rule_of: RuleOf) -> int:

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 from oomwatchd.model import Match, Needs, Process, Rule, User
 from oomwatchd.policy.patterns import globbed, searched
 
-COMM_LIMIT_CHARACTERS: Final = 15
+COMM_LIMIT_BYTES: Final = 15
+MATCH_SECONDS: Final = 0.025  # what all patterns may take on one process; see `patterns`
 Condition = Callable[[Process], bool]
 
 
@@ -54,7 +55,7 @@ def needs(rules: Iterable[Rule]) -> Needs:
 
 def asks_for_long_name(match: Match) -> bool:
     """Whether a name could be longer than what the kernel keeps of it."""
-    return any(len(name.encode()) > COMM_LIMIT_CHARACTERS or "*" in name for name in match.name)
+    return any(len(name.encode()) > COMM_LIMIT_BYTES or "*" in name for name in match.name)
 
 
 def conditions(rule: Rule) -> Iterator[tuple[str, Condition]]:

@@ -1,0 +1,135 @@
+"""``oomwatchd check``: what is wrong with a configuration, and what it would match now."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from oomwatchd.cli import exits
+from oomwatchd.cli.failure import Failure, fail
+from oomwatchd.cli.table import show
+from oomwatchd.cli.verdict import Judge
+from oomwatchd.config import ConfigError, Fault, Loaded, load
+from oomwatchd.kernel.proc import ProcFs
+from oomwatchd.model import Config, Rule
+from oomwatchd.paths import CONFIG
+from oomwatchd.pending import pending
+from oomwatchd.text import printable
+
+NAMED_PROCESSES: Final = 5  # of each rule, for people
+
+
+class Matched(NamedTuple):
+    pid: int
+    name: str
+
+
+class Census(NamedTuple):
+    """What each rule matches among the processes there are now."""
+
+    by_rule: dict[str, list[Matched]]
+    seen: int
+    hidden: int  # that exist and may not be read
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, nargs="?", default=CONFIG, metavar="FILE",
+                        help=f"the configuration; {CONFIG} if not given")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="all of it, for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    path = arguments.file
+    try:
+        loaded = load(path, root_only=os.geteuid() == 0)
+    except ConfigError as error:
+        return report_faults(error, as_json=arguments.json)
+    except FileNotFoundError:
+        return fail("check", Failure(f"{path}: no such file", exits.NO_INPUT))
+    except PermissionError as error:
+        return fail("check", Failure(f"{path}: {error.strerror}", exits.NOT_PERMITTED))
+    census = taken(loaded.config, ProcFs())
+    if arguments.json:
+        print(json.dumps(document([], loaded.warnings, loaded.config, census), indent=2))
+    else:
+        show(as_text(path, loaded, census), sys.stdout)
+    return exits.FINE
+
+
+def report_faults(error: ConfigError, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(document(error.faults, error.warnings, None, None), indent=2))
+        return exits.NO
+    number = len(error.faults)
+    show(map(str, error.faults), sys.stdout)
+    show(warning_lines(error.warnings), sys.stdout)
+    show([f"{number} fault{'s' * (number != 1)}; such a configuration is not used"], sys.stdout)
+    return exits.NO
+
+
+def taken(config: Config, proc: ProcFs) -> Census:
+    judge = Judge(config, proc)
+    census: dict[str, list[Matched]] = {rule.name: [] for rule in config.rules}
+    seen = hidden = 0
+    for pid in map(int, proc.listing()):
+        try:
+            verdict = judge.verdict(pid)
+        except PermissionError:
+            hidden += 1
+            continue
+        if verdict is not None:
+            seen += 1
+            if verdict.rule is not None:
+                census[verdict.rule.name].append(Matched(pid, verdict.name))
+    return Census(census, seen, hidden)
+
+
+def document(
+    faults: Sequence[Fault],
+    warnings: Sequence[Fault],
+    config: Config | None,
+    census: Census | None,
+) -> dict[str, object]:
+    """The field names are a contract."""
+    rules = config.rules if config is not None else ()
+    by_rule = census.by_rule if census is not None else {}
+    return {
+        "faults": [fault._asdict() for fault in faults],
+        "warnings": [warning._asdict() for warning in warnings],
+        "not_carried_out": list(pending(config)) if config is not None else [],
+        "rules": [
+            {
+                "name": rule.name,
+                "oom_score_adj": rule.oom_score_adj,
+                "processes": [matched._asdict() for matched in by_rule[rule.name]],
+            }
+            for rule in rules
+        ],
+    }
+
+
+def as_text(path: Path, loaded: Loaded, census: Census) -> Iterator[str]:
+    yield from warning_lines(loaded.warnings)
+    yield from (f"note: {line}" for line in pending(loaded.config))
+    rules = loaded.config.rules
+    yield f"{printable(str(path))}: no faults, {len(rules)} rule{'s' * (len(rules) != 1)}"
+    for rule in rules:
+        yield f"  {rule_line(rule, census.by_rule[rule.name])}"
+    if census.hidden:
+        yield f"{census.hidden} processes may not be seen by you, and were left out: try as root"
+
+
+def warning_lines(warnings: Sequence[Fault]) -> Iterator[str]:
+    for fault in warnings:
+        yield str(fault._replace(text=f"warning: {fault.text}"))
+
+
+def rule_line(rule: Rule, matched: Sequence[Matched]) -> str:
+    if not matched:
+        return f"{rule.name} ({rule.oom_score_adj}): nothing that runs now"
+    named = [f"{printable(one.name)} ({one.pid})" for one in matched[:NAMED_PROCESSES]]
+    more = [f"and {len(matched) - len(named)} more"] if len(matched) > len(named) else []
+    return f"{rule.name} ({rule.oom_score_adj}): {len(matched)}: {', '.join([*named, *more])}"

@@ -1,0 +1,19 @@
+"""A command that cannot do what it was asked."""
+
+import sys
+
+from oomwatchd.cli.table import show
+
+
+class Failure(Exception):
+    """What to say on stderr, a line each, and with which exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+def fail(command: str, failure: Failure) -> int:
+    show([f"oomwatchd {command}: {line}" for line in failure.message.split("\n")], sys.stderr)
+    return failure.status
