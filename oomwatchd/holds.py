@@ -1,12 +1,13 @@
 """The processes under rules: held by a descriptor each, checked for drift, and weighed."""
 
 import os
+import resource
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from oomwatchd.kernel.adjust import hold, reread
-from oomwatchd.kernel.proc import Look
+from oomwatchd.kernel.adjust import parse_adj
+from oomwatchd.kernel.proc import READ, Look, Stat, parse_stat
 from oomwatchd.kernel.status import Status
 from oomwatchd.model import Rule, Tracked
 
@@ -14,14 +15,16 @@ REASSERT_LIMIT: Final = 3  # times within REASSERT_SECONDS, before we yield
 REASSERT_SECONDS: Final = 60.0
 GUARD_RELEASE_RATIO: Final = 0.8  # of the limit: below it, -1000 is given again
 NOT_HELD: Final = -1
+DESCRIPTORS_LEFT: Final = 256  # for everything else: looks, connections, the log
+DESCRIPTORS_MAX: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - DESCRIPTORS_LEFT
 
 
 class Hold:
     """One process under one rule."""
 
     __slots__ = (
-        "anon_bytes", "comm", "drifts", "fd", "id", "let_be", "now", "program", "resident_bytes",
-        "rule", "shmem_bytes", "swap_bytes", "unkillable", "wanted",
+        "adj_fd", "anon_bytes", "comm", "drifts", "id", "let_be", "now", "program",
+        "resident_bytes", "rule", "shmem_bytes", "stat_fd", "swap_bytes", "unkillable", "wanted",
     )  # fmt: skip
 
     def __init__(self, look: Look, comm: str, rule: Rule) -> None:
@@ -32,7 +35,8 @@ class Hold:
         self.wanted = self.now = 0
         self.unkillable = False  # the rule wants -1000, whether or not the guard lets it
         self.let_be = False  # write no more to it, until it runs another program
-        self.fd = held(look)
+        self.adj_fd = held(look, "oom_score_adj")
+        self.stat_fd = held(look, "stat")
         self.resident_bytes = self.anon_bytes = self.shmem_bytes = self.swap_bytes = 0
         self.drifts: deque[float] = deque(maxlen=REASSERT_LIMIT)
 
@@ -46,9 +50,13 @@ class Hold:
         self.shmem_bytes = status.rss_shmem_bytes
         self.swap_bytes = status.swap_bytes
 
-    def read(self) -> int:
+    def value(self) -> int:
         """The value now; raises ProcessLookupError if the process has ended."""
-        return self.now if self.fd == NOT_HELD else reread(self.fd)
+        return self.now if self.adj_fd == NOT_HELD else parse_adj(os.pread(self.adj_fd, 16, 0))
+
+    def stat(self) -> Stat | None:
+        """Its stat line now; None if it is not held.  Raises ProcessLookupError as well."""
+        return None if self.stat_fd == NOT_HELD else parse_stat(os.pread(self.stat_fd, 4096, 0))
 
     def may_reassert(self, now_seconds: float) -> bool:
         """Whether the rule and the limit let us write our value once more; if so, it counts."""
@@ -60,9 +68,10 @@ class Hold:
         return True
 
     def close(self) -> None:
-        if self.fd != NOT_HELD:
-            os.close(self.fd)
-            self.fd = NOT_HELD
+        for fd in (self.adj_fd, self.stat_fd):
+            if fd != NOT_HELD:
+                os.close(fd)
+        self.adj_fd = self.stat_fd = NOT_HELD
 
     def tracked(self) -> Tracked:
         return Tracked(
@@ -71,12 +80,19 @@ class Hold:
         )  # fmt: skip
 
 
-def held(look: Look) -> int:
-    """A descriptor on the process's value; NOT_HELD when there are no more to be had."""
+def held(look: Look, name: str) -> int:
+    """A descriptor on a file of the process, which is read in one call where opening takes three.
+
+    NOT_HELD, when it has just ended, or when descriptors are about to run out.
+    """
     try:
-        return hold(look.directory)
-    except OSError:  # EMFILE, or it has just ended: the next look will tell
+        fd = os.open(name, READ, dir_fd=look.directory)
+    except OSError:
         return NOT_HELD
+    if fd < DESCRIPTORS_MAX:
+        return fd
+    os.close(fd)
+    return NOT_HELD
 
 
 class Holds:

@@ -30,16 +30,15 @@ class Known:
 
     def __init__(self, look: Look, claim: Claim | None, since_boot_seconds: float) -> None:
         self.id = look.id
-        self.program = look.stat.program
+        self.program: int | None = look.stat.program  # None: not known any more, to be read again
         self.since_boot_seconds = since_boot_seconds  # it has run this program
         self.claim = claim
         self.due_seconds = 0.0  # no date
         self.visits = look.id.pid  # so that not all have their full visit in the same turn
 
     def runs_on(self, stat: Stat) -> bool:
-        """Whether it is for certain the program that we know."""
-        same = self.id.start_ticks == stat.start_ticks and self.program == stat.program
-        return same and self.program is not None
+        """Whether it is the program that we know."""
+        return self.id.start_ticks == stat.start_ticks and self.program == stat.program
 
 
 class Population:

@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def listen_tcp(address: Address, *, share_port_with: socket.socket | None = None) -> socket.socket:
-    """A socket that listens on the first address the host name stands for.
+    """A socket that listens on one address of the host, for localhost that is 127.0.0.1.
 
     *share_port_with* is our own older listener on the same port: 127.0.0.1:9847 may become
     0.0.0.0:9847 while both are open.
@@ -133,9 +133,8 @@ def listen_tcp(address: Address, *, share_port_with: socket.socket | None = None
     """
     listener = None
     try:
-        family, kind, _, _, name = socket.getaddrinfo(
-            *address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, name = min(found, key=lambda one: one[0] != socket.AF_INET)
         listener = socket.socket(family, kind)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if share_port_with is not None:  # the kernel lets both, of one user, agree to share

@@ -8,8 +8,8 @@ from math import ceil
 from typing import Final
 
 from oomwatchd.enforce import Enforcer
-from oomwatchd.holds import guarded, unkillable_bytes
-from oomwatchd.kernel.proc import GONE, ProcFs
+from oomwatchd.holds import Hold, guarded, unkillable_bytes
+from oomwatchd.kernel.proc import GONE, ProcFs, Stat
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Config
@@ -19,8 +19,8 @@ from oomwatchd.record import Drift, Guarded, Record
 FULL_VISITS: Final = 10  # of an ordinary process, one visit in so many reads everything again
 # Of the processes under rules, so many are checked and weighed in one second, so that the system
 # calls stay in proportion to all processes however many are under rules.
-DRIFT_CHECKS_RATIO: Final = 0.05  # of all processes
-DRIFT_CHECKS_MIN: Final = 64
+CHECKS_RATIO: Final = 0.02  # of all processes
+CHECKS_MIN: Final = 48
 WEIGH_SECONDS: Final = 5.0  # what is to be weighed has its turn in this time, but for:
 WEIGHINGS_RATIO: Final = 0.01  # of all processes
 WEIGHINGS_MIN: Final = 16
@@ -58,7 +58,7 @@ class Watch:
         if self._everything:
             self._settle(now)
         self._enforcer.look_at(self._due(now), now)
-        self._enforcer.look_at(self._drifted(now), now)
+        self._enforcer.look_at(self._stirred(now), now)
         self._weigh()
         self._enforcer.look_at(self._guard(), now)
         self._enforcer.save_ledger()  # who has ended is in it no more
@@ -84,48 +84,59 @@ class Watch:
         """Those whose date has come, and whose stat line or time of life calls for a look."""
         pids = []
         for known in self._population.due(now):
-            stat = self._proc.stat(known.id.pid)
+            stat = self._stat(known.id.pid)
             if stat is None:
                 continue  # the next listing will miss it too
             known.visits += 1
-            if known.runs_on(stat) and not self._wants_full_look(known, now):
+            full = not stat.traceable or self._wants_full_look(known, now)
+            if known.runs_on(stat) and not full:
                 self._population.appoint(known, now)
             else:
                 pids.append(known.id.pid)
         return pids
 
+    def _stat(self, pid: int) -> Stat | None:
+        hold = self._population.holds.get(pid)
+        try:
+            return (hold.stat() if hold is not None else None) or self._proc.stat(pid)
+        except ProcessLookupError:
+            return None
+
     def _wants_full_look(self, known: Known, now: Moment) -> bool:
         """Whether to read it all again, although it runs the same program.
 
-        A title, a user and a cgroup may change without a trace in the stat line.  They mostly do so
-        in a process's first seconds; whoever is under a rule enjoys something; the others have
-        their full visit now and then.
+        A title, a user and a cgroup may change without a trace in the stat line; mostly they do so
+        in the first seconds of a program.
         """
-        if known.claim is not None or known.visits % FULL_VISITS == 0:
-            return True
-        return self._population.is_young(known, now)
+        return known.visits % FULL_VISITS == 0 or self._population.is_young(known, now)
 
-    def _drifted(self, now: Moment) -> list[int]:
-        """Those whose value somebody else has changed, and that are to have ours again."""
+    def _stirred(self, now: Moment) -> list[int]:
+        """Those under rules to look at again: they run something else, or somebody else has
+        changed their value and they are to have ours again.
+        """
         again = []
         holds = self._population.holds
-        for hold in holds.some("drift", self._bound(DRIFT_CHECKS_RATIO, DRIFT_CHECKS_MIN)):
+        for hold in holds.some("check", self._bound(CHECKS_RATIO, CHECKS_MIN)):
             try:
-                value = hold.read()
+                stat, value = hold.stat(), hold.value()
             except ProcessLookupError:
                 self._population.forget(hold.id.pid)
                 continue
-            if value == hold.now:
-                continue
-            hold.now = value
-            if value == hold.wanted:
-                continue
-            hold.let_be = hold.let_be or not hold.may_reassert(now.seconds)
-            if not hold.let_be:
+            known = self._population.get(hold.id)
+            execed = stat is not None and known is not None and not known.runs_on(stat)
+            if execed or (value != hold.now and self._has_drifted(hold, value, now)):
                 again.append(hold.id.pid)
-            drift = Drift(hold.id, hold.comm, hold.rule.name, hold.wanted, value, hold.let_be)
-            self._record.drifted(drift)
         return again
+
+    def _has_drifted(self, hold: Hold, value: int, now: Moment) -> bool:
+        """Note that the value has become *value*; whether ours is to be set again."""
+        hold.now = value
+        if value == hold.wanted:
+            return False
+        hold.let_be = hold.let_be or not hold.may_reassert(now.seconds)
+        drift = Drift(hold.id, hold.comm, hold.rule.name, hold.wanted, value, hold.let_be)
+        self._record.drifted(drift)
+        return not hold.let_be
 
     def _weigh(self) -> None:
         """Read the memory of processes under rules: of those at -1000 all, of the others some."""

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,8 @@ def loaded_config(path: Path) -> Loaded:
 
 def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run: bool) -> int:
     """Raises OSError, if what the daemon needs at its start cannot be had."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each process under a rule
     directory = runtime_directory(environment)
     if not dry_run:
         directory.mkdir(mode=0o750, exist_ok=True)

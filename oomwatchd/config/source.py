@@ -206,4 +206,6 @@ class Conversion:
         )
         if node.tag != implicit:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            self._report.fault(place, f"the tag {tag} is not supported; allowed: values without a tag")
+            self._report.fault(
+                place, f"the tag {tag} is not supported; allowed: values without a tag"
+            )

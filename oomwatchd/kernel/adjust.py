@@ -4,7 +4,7 @@ import errno
 import os
 from typing import Final, NamedTuple
 
-from oomwatchd.kernel.proc import GONE, READ, Look, read
+from oomwatchd.kernel.proc import GONE, Look, read
 from oomwatchd.model import Result
 
 # A file of the kernel is replaced by what is written; O_TRUNC makes any other file behave so too.
@@ -28,16 +28,6 @@ def parse_adj(raw: bytes) -> int:
 def read_adj(directory: int) -> int:
     """The value now; raises one of `GONE` if the process has ended."""
     return parse_adj(read(directory, "oom_score_adj", 16))
-
-
-def hold(directory: int) -> int:
-    """A descriptor for `reread`, which takes one call where opening takes three."""
-    return os.open("oom_score_adj", READ, dir_fd=directory)
-
-
-def reread(held: int) -> int:
-    """The value now, by a descriptor of `hold`; raises ProcessLookupError if it has ended."""
-    return parse_adj(os.pread(held, 16, 0))
 
 
 def adjust(look: Look, before: int, wanted: int) -> Outcome:

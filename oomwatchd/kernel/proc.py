@@ -28,7 +28,8 @@ class Stat(NamedTuple):
     parent_pid: int
     kernel_thread: bool
     start_ticks: int
-    program: int | None  # another at every exec and every new name; None: may not be seen
+    program: int  # another at every exec and every new name, as far as it may be seen
+    traceable: bool  # whether all of it may be seen
 
     @property
     def alive(self) -> bool:
@@ -44,7 +45,7 @@ def parse_stat(raw: bytes) -> Stat:
 
     *program* is a hash over comm and the addresses that execve sets (code, data, heap, stack,
     arguments, environment): with address randomisation they change at every exec, even of the same
-    program.  They read as 0 for who may not trace the process.
+    program.  They read as 0 for who may not trace the process; then comm alone is left.
 
     Units:   start_ticks, clock ticks since boot.
     Raises:  ValueError, if the line is cut short or is not a stat line.
@@ -56,14 +57,14 @@ def parse_stat(raw: bytes) -> Stat:
     if opening < 0 or closing < opening or len(fields) < 50:
         raise ValueError(f"not a stat line: {raw[:80]!r}")
     comm = raw[opening + 1 : closing]
-    visible = fields[45] != b"0"  # arg_start
     return Stat(
         comm=comm,
         state=fields[0].decode("ascii"),
         parent_pid=int(fields[1]),
         kernel_thread=bool(int(fields[6]) & PF_KTHREAD),
         start_ticks=int(fields[19]),
-        program=hash((comm, *fields[23:26], *fields[42:49])) if visible else None,
+        program=hash((comm, *fields[23:26], *fields[42:49])),
+        traceable=fields[45] != b"0",  # arg_start
     )
 
 
