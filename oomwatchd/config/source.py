@@ -13,7 +13,7 @@ import yaml
 
 from oomwatchd.config.fault import Place, Report
 
-EXPANDED_LIMIT_CHARACTERS: Final = 4 << 20  # with all aliases written out; a file has 1 MiB at most
+EXPANDED_LIMIT_CHARACTERS: Final = 4 << 20  # with all aliases written out; a file has 256 KiB
 NULLS: Final = ("", "~", "null", "Null", "NULL")
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")  # an editor's; YAML also breaks at U+0085 and U+2028
