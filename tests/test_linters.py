@@ -1,0 +1,58 @@
+"""The linters, as tests.  Versions matter to them, so they are those that script/test installed."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+PROGRAMS = CHECKOUT / ".venv" / "bin"
+CODE = [name for name in ("oomwatchd", "tests", "bench") if any((CHECKOUT / name).rglob("*.py"))]
+REQUIRED = {"CI", "OOMWATCHD_REQUIRE_LINTERS"}  # any of these, set to something
+
+
+def demand(program: Path | str) -> None:
+    if shutil.which(program):
+        return
+    reason = f"no {program}: script/test has not fetched it, or could not"
+    if any(os.environ.get(name) for name in REQUIRED):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "format", "--check", "--diff", "."],
+        ["ruff", "check", "."],
+        ["mypy", "--strict", *CODE],
+    ],
+    ids=["ruff-format", "ruff-check", "mypy"],
+)
+def test_the_linter_has_nothing_to_say(command: list[str]) -> None:
+    program = PROGRAMS / command[0]
+    demand(program)
+
+    done = subprocess.run([program, *command[1:]], cwd=CHECKOUT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_shell_scripts_pass_shellcheck() -> None:
+    demand("shellcheck")
+    scripts = [path for path in CHECKOUT.rglob("*") if is_shell_script(path)]
+
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
+
+    assert len(scripts) > 5
+    assert done.returncode == 0, done.stdout
+
+
+def is_shell_script(path: Path) -> bool:
+    generated = {".git", ".venv", "build", "dist"}
+    if generated & set(path.relative_to(CHECKOUT).parts) or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(16).startswith((b"#!/bin/sh", b"#!/bin/bash"))
