@@ -37,7 +37,7 @@ from oomwatchd.pages import (
 )
 
 CONNECTIONS_MAX: Final = 16  # for each of the two sockets
-BACKLOG: Final = 128
+BACKLOG: Final = 1024  # in the kernel: a full one would make a new client try again after 1 s
 HEAD_BYTES_MAX: Final = 16384  # a browser sends its cookies for localhost, whoever set them
 HEAD_SECONDS: Final = 5.0  # for the whole request to arrive
 SEND_SECONDS: Final = 5.0  # for the whole answer to leave

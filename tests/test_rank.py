@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,10 @@ class Machine(ProcFs):
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "proc")
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path / "proc")
+    yield machine
+    machine.close()
 
 
 def no_rule(_pid: int) -> str | None:

@@ -136,6 +136,7 @@ def test_every_process_has_the_score_that_the_kernel_shows(start: Start) -> None
     total = total_pages(parse_meminfo(Path("/proc/meminfo").read_bytes()))
     pids = {int(name) for name in proc.listing()} - {1}
     found = {pid: pair for pid in pids if (pair := compared(proc, pid, total)) is not None}
+    proc.close()
 
     assert set(steep) <= set(found)
     assert {pid: pair for pid, pair in found.items() if not agrees(*pair, total)} == {}
@@ -197,6 +198,7 @@ def test_kernel_threads_pid_1_and_the_dead_are_not_listed() -> None:
     proc = ProcFs()
     stats = {int(name): proc.stat(int(name)) for name in proc.listing()}
     kernel_threads = {pid for pid, stat in stats.items() if stat is not None and stat.kernel_thread}
+    proc.close()
 
     assert os.getpid() in pids
     assert not pids & ({1, dead.pid} | kernel_threads)

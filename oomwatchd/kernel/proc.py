@@ -19,6 +19,7 @@ GONE: Final = (FileNotFoundError, ProcessLookupError)  # ENOENT by path, ESRCH b
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FIRST_READ_BYTES: Final = 4096
+MACHINE_ROOT: Final = "../1/root"  # the file system as pid 1 has it, from a process's directory
 DELETED: Final = " (deleted)"
 
 
@@ -113,7 +114,8 @@ def read_exe(directory: int) -> Exe | None:
     The path alone proves little: in a mount namespace of one's own, any file can be put at any
     path.  So the file found at that path *here* has to be the very file that runs.  After a package
     upgrade the old file has no path any more; then it has to lie on the file system of the
-    directory it was in, and belong to that directory's owner.
+    directory it was in, and belong to that directory's owner.  That it has none is told by its link
+    count, not by the text: root's own python can be mounted at "/usr/bin/postgres (deleted)".
 
     May block, as the file may be on a file system that its owner serves.
     """
@@ -123,22 +125,34 @@ def read_exe(directory: int) -> Exe | None:
     except OSError:  # kernel threads have none; others' need CAP_SYS_PTRACE
         return None
     try:
-        if path.endswith(DELETED):
+        if path.endswith(DELETED) and runs.st_nlink == 0:
             path = path.removesuffix(DELETED)
-            home = os.stat(os.path.dirname(path))
+            home = stat_on_machine(directory, os.path.dirname(path))
             proven = (runs.st_dev, runs.st_uid) == (home.st_dev, home.st_uid)
         else:
-            here = os.stat(path)
-            proven = (runs.st_dev, runs.st_ino) == (here.st_dev, here.st_ino)
+            found = stat_on_machine(directory, path)
+            proven = (runs.st_dev, runs.st_ino) == (found.st_dev, found.st_ino)
     except OSError:
         proven = False
     return Exe(decoded(os.fsencode(path)), proven)
 
 
+def stat_on_machine(directory: int, path: str) -> os.stat_result:
+    """Of the file that pid 1 has at *path*, as our own service has a /tmp of its own.
+
+    Where pid 1's may not be seen (by an ordinary user, in a container), of the one that we have.
+    """
+    try:
+        os.stat(MACHINE_ROOT, dir_fd=directory)
+    except OSError:
+        return os.stat(path)
+    return os.stat(f"{MACHINE_ROOT}{path}", dir_fd=directory)
+
+
 def read_working_directory(directory: int) -> str | None:
     """Where the process works; None if it may not be seen."""
     try:
-        return os.readlink("cwd", dir_fd=directory)
+        return decoded(os.fsencode(os.readlink("cwd", dir_fd=directory)))
     except OSError:
         return None
 
@@ -169,6 +183,9 @@ class ProcFs:
     def __init__(self, root: Path = PROC) -> None:
         self.root = root
         self.directory = os.open(root, READ_DIRECTORY)
+
+    def close(self) -> None:
+        os.close(self.directory)
 
     def listing(self) -> dict[str, int]:
         """Every pid, as text, with the inode number of its directory.

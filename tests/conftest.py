@@ -1,0 +1,74 @@
+"""What holds for every test: it leaves no descriptor open and no child behind."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fakeproc import FakeProc
+from oomwatchd.kernel.proc import ProcFs
+from world import World
+
+SETTLE_SECONDS = 2.0  # a server's thread closes its connection a moment after the client
+POLL_SECONDS = 0.01
+
+
+def descriptors() -> dict[str, str]:
+    """Every open descriptor, with what it is open on."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:  # that of the listing itself
+            continue
+    return found
+
+
+def children() -> set[int]:
+    """Our child processes, those that nobody has waited for among them."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # none at all, which is quicker to ask than to list them
+        return set()
+    return {child.pid for child in psutil.Process().children()}
+
+
+def settled(left_behind: Callable[[], object]) -> object:
+    """What is left behind for good, not only for a moment."""
+    until = time.monotonic() + SETTLE_SECONDS
+    while (left := left_behind()) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    return left
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    descriptors_before, children_before = descriptors().items(), children()
+    yield
+    open_still = settled(lambda: dict(descriptors().items() - descriptors_before))
+    living_still = settled(lambda: children() - children_before)
+    assert not open_still, f"descriptors left open: {open_still}"
+    assert not living_still, f"children left behind: {living_still}"
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+@pytest.fixture
+def proc(fake: FakeProc) -> Iterator[ProcFs]:
+    """The reader of the fake tree; it holds its directory for as long as the daemon lives."""
+    reader = ProcFs(fake.root)
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def world(fake: FakeProc, tmp_path: Path) -> Iterator[World]:
+    world = World(fake, tmp_path / "ledger.json")
+    yield world
+    world.end_of_days()
