@@ -47,7 +47,7 @@ def serve(daemon: "Daemon", host: Host) -> None:
             host.notify("READY=1")
         host.notify("WATCHDOG=1", daemon.status())  # a turn that hangs must not look alive
     host.notify("STOPPING=1")
-    daemon.stop()
+    daemon.stop(wake.now)
 
 
 class Daemon:
@@ -133,6 +133,7 @@ class Daemon:
             self._pressure = self._pressure_file.read()
         except OSError as error:  # EOPNOTSUPP: there, but switched off
             log.warning("memory pressure cannot be read: %s", error.strerror)
+            self._pressure_file.close()
             self._pressure_file = self._pressure = None
             return
         settings = self.config.pressure
@@ -177,8 +178,9 @@ class Daemon:
             unreadable=self._record.unreadable,
         )
 
-    def stop(self) -> None:
+    def stop(self, now: Moment) -> None:
         if self.config.on_stop == "restore":
+            self._watch.scan(now)  # who was forked since the last one has inherited our values, too
             self._enforcer.put_all_back()
             self._narrator.tell(self._record.take_news())
 
@@ -192,9 +194,10 @@ def pressure_file(root: Path) -> PressureFile | None:
 
 
 def next_scan(planned_seconds: float, now_seconds: float, interval_seconds: float) -> float:
-    """On the grid, so that turns do not drift; afresh, after a turn that took too long."""
+    """On the grid, so that turns do not drift; afresh after one out of turn or too long."""
     following = planned_seconds + interval_seconds
-    return following if following > now_seconds else now_seconds + interval_seconds
+    on_time = planned_seconds <= now_seconds < following
+    return following if on_time else now_seconds + interval_seconds
 
 
 def totals(processes: Iterable[Tracked]) -> dict[str, RuleTotals]:

@@ -9,7 +9,7 @@ from os import getpid
 from typing import Final, NamedTuple
 
 from oomwatchd.holds import Hold
-from oomwatchd.identify import SlowReader, Unreadable, cgroup_of, identify
+from oomwatchd.identify import SlowReader, Unreadable, Untried, cgroup_of, identify
 from oomwatchd.kernel.adjust import Outcome, adjust, read_adj
 from oomwatchd.kernel.cgroup import in_kubernetes_pod
 from oomwatchd.kernel.deadline import Deadline
@@ -24,6 +24,9 @@ from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Record
 from oomwatchd.text import decoded
 
+# With each process that uses up the time for matching, those behind it have half as much, down to
+# this: a user may have 65,536 users below him (subuid(5)), and so is not one, but many.
+MATCH_LEAST_SECONDS: Final = 0.002
 BATCH: Final = 64  # processes whose directories are open at the same time
 
 
@@ -64,7 +67,7 @@ class Enforcer:
         self._ignored = frozenset({1, getpid()})
         self._reader = SlowReader()
         self._deadline = Deadline(MATCH_SECONDS, TooSlow)
-        self._slow: set[int | ProcessId] = set()  # users, and processes, that made us wait
+        self._slow: set[int | str] = set()  # owners whose processes made us wait
 
     def configure(self, config: Config) -> None:
         self._config = config
@@ -74,21 +77,29 @@ class Enforcer:
 
     def new_turn(self) -> None:
         """Those who made us wait have another try, unless a read of theirs still hangs."""
+        self._deadline.seconds = MATCH_SECONDS
         if not self._reader.hanging:
             self._slow.clear()
 
     def look_at(self, pids: Sequence[int], now: Moment) -> None:
         """Look at *pids*, parents before children: what a child is due hangs on its parent."""
-        unseen = set(pids)
-        later: list[int] = []
+        to_come = set(pids)
+        later: list[ProcessId] = []
         for start in range(0, len(pids), BATCH):
             some = pids[start : start + BATCH]
-            unseen.difference_update(some)
+            to_come.difference_update(some)
             with self._looks(some) as looks:
-                later += [look.id.pid for look in looks if look.stat.parent_pid in unseen]
-                self._treat([look for look in looks if look.stat.parent_pid not in unseen], now)
-        for start in range(0, len(later), BATCH):  # the pids had gone round
-            with self._looks(later[start : start + BATCH]) as looks:
+                ready = []
+                for look in looks:
+                    if look.stat.parent_pid in to_come:  # the pids had gone round
+                        to_come.add(look.id.pid)
+                        later.append(look.id)
+                    else:
+                        ready.append(look)
+                self._treat(ready, now)
+        by_age = [id.pid for id in sorted(later, key=lambda id: id.start_ticks)]
+        for start in range(0, len(by_age), BATCH):
+            with self._looks(by_age[start : start + BATCH]) as looks:
                 self._treat(looks, now)
 
     @contextmanager
@@ -112,6 +123,8 @@ class Enforcer:
         for look, identity in zip(ready, identify(ready, self.needs, self._reader), strict=True):
             if isinstance(identity, Unreadable):
                 self._made_us_wait(look, now)
+            elif isinstance(identity, Untried):
+                self._put_off(look, now)
             elif identity is not None and not self._waits(look, now):
                 steps += self._steps(look, identity, now)
         self.save_ledger()
@@ -177,6 +190,7 @@ class Enforcer:
             with self._deadline:
                 rule = first_match(self._rules, process)
         except TooSlow:
+            self._deadline.seconds = max(self._deadline.seconds / 2, MATCH_LEAST_SECONDS)
             self._record.match_gave_up(process.id, process.comm)
             self._blame(look)
             return None
@@ -197,16 +211,16 @@ class Enforcer:
         self._put_off(look, now)
 
     def _blame(self, look: Look) -> None:
-        """The others of its user wait from now on; but not all of root's, as root is no foe."""
+        """The others of its owner wait from now on."""
         with suppress(*GONE):
-            self._slow.add(read_status(look.directory).uid or look.id)
+            self._slow.add(owner(look))
 
     def _waits(self, look: Look, now: Moment) -> bool:
-        """Whether *look* has to wait for its turn, as its user has had his time in this one."""
+        """Whether *look* has to wait for its turn, as its owner has had his time in this one."""
         if not self._slow:
             return False
         try:
-            waits = look.id in self._slow or read_status(look.directory).uid in self._slow
+            waits = owner(look) in self._slow
         except GONE:
             return True
         if waits:
@@ -223,7 +237,7 @@ class Enforcer:
     # -- carrying out ------------------------------------------------------------------------------
 
     def _carry_out(self, step: Step, now: Moment) -> None:
-        hold = self._hold(step)
+        hold = self._hold(step, now)
         wanted = step.decision.wanted
         written = False
         if wanted is not None and not (hold is not None and hold.let_be):
@@ -233,7 +247,7 @@ class Enforcer:
             hold.now = hold.wanted if written else step.before
             hold.let_be = hold.let_be or self._dry_run
 
-    def _hold(self, step: Step) -> Hold | None:
+    def _hold(self, step: Step, now: Moment) -> Hold | None:
         """The hold on it: a new one, if it runs another program or falls under another rule."""
         holds = self._population.holds
         if step.rule is None:
@@ -245,6 +259,8 @@ class Enforcer:
             holds.put(hold)
             with suppress(*GONE):
                 hold.weigh(read_status(step.look.directory))
+        elif (drift := hold.note(step.before, now.seconds)) is not None:
+            self._record.drifted(drift)
         hold.unkillable = step.decision.unkillable
         return hold
 
@@ -278,20 +294,28 @@ class Enforcer:
     # -- the end -----------------------------------------------------------------------------------
 
     def put_all_back(self) -> None:
-        """Give every process the value it had before us, where ours still stands."""
+        """Give every process the value it had before us, where ours still stands.
+
+        What could not be put back stays in the ledger, for the next daemon to try.
+        """
         for id, claim in self._ledger.claims():
             with self._looks([id.pid]) as looks:
-                for look in looks:
-                    if look.id == id:
-                        self._put_back(look, claim)
-            self._ledger.forget(id)
+                results = [self._put_back(look, claim) for look in looks if look.id == id]
+            if "refused" not in results:
+                self._ledger.forget(id)
         self.save_ledger()
 
-    def _put_back(self, look: Look, claim: Claim) -> None:
+    def _put_back(self, look: Look, claim: Claim) -> Result | None:
         try:
             now = read_adj(look.directory)
         except GONE:
-            return
-        if now in claim.ours and now != claim.before:
-            change = Change(look.id, decoded(look.stat.comm), claim.rule, claim.before)
-            self._adjust(look, change, now, back=True)
+            return None
+        if now not in claim.ours or now == claim.before:
+            return None
+        change = Change(look.id, decoded(look.stat.comm), claim.rule, claim.before)
+        return self._adjust(look, change, now, back=True)
+
+
+def owner(look: Look) -> int | str:
+    """Whom a process is charged to: its user; or, as containers run as root too, root's cgroup."""
+    return read_status(look.directory).uid or cgroup_of(look.directory).path

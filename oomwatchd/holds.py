@@ -10,6 +10,7 @@ from oomwatchd.kernel.adjust import parse_adj
 from oomwatchd.kernel.proc import READ, Look, Stat, parse_stat
 from oomwatchd.kernel.status import Status
 from oomwatchd.model import Rule, Tracked
+from oomwatchd.record import Drift
 
 REASSERT_LIMIT: Final = 3  # times within REASSERT_SECONDS, before we yield
 REASSERT_SECONDS: Final = 60.0
@@ -42,7 +43,7 @@ class Hold:
 
     def is_for(self, look: Look, rule: Rule) -> bool:
         """Whether it is still the same program under the same rule."""
-        return (self.id, self.program) == (look.id, look.stat.program) and self.rule is rule
+        return (self.id, self.program) == (look.id, look.stat.program) and self.rule == rule
 
     def weigh(self, status: Status) -> None:
         self.resident_bytes = status.resident_bytes
@@ -57,6 +58,16 @@ class Hold:
     def stat(self) -> Stat | None:
         """Its stat line now; None if it is not held.  Raises ProcessLookupError as well."""
         return None if self.stat_fd == NOT_HELD else parse_stat(os.pread(self.stat_fd, 4096, 0))
+
+    def note(self, value: int, now_seconds: float) -> Drift | None:
+        """Take note of the value as it is now; the drift, if somebody else has changed it."""
+        if value == self.now:
+            return None
+        self.now = value
+        if value == self.wanted:
+            return None
+        self.let_be = self.let_be or not self.may_reassert(now_seconds)
+        return Drift(self.id, self.comm, self.rule.name, self.wanted, value, self.let_be)
 
     def may_reassert(self, now_seconds: float) -> bool:
         """Whether the rule and the limit let us write our value once more; if so, it counts."""

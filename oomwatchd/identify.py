@@ -1,5 +1,6 @@
 """From a look at /proc to a `Process`: reads what the rules need, and no more."""
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -20,6 +21,7 @@ from oomwatchd.model import CMDLINE_LIMIT_BYTES, Exe, Needs, Process
 from oomwatchd.policy.script import script_of
 from oomwatchd.text import decoded
 
+UNTOLD: Final = Membership("", "")
 CGROUP_LIMIT_BYTES: Final = 65536  # a path may be 4 KiB long, in each of a dozen v1 hierarchies
 
 
@@ -35,17 +37,20 @@ class Unreadable(NamedTuple):
     """The process is there, but its command line did not come in time: ask again later."""
 
 
+class Untried(NamedTuple):
+    """Others have used up the time: its turn comes at the next one."""
+
+
 SlowReader = PatientReader[Slow]
-Identity = Process | Unreadable | None  # None: gone
+Identity = Process | Unreadable | Untried | None  # None: gone
 
 
 def identify(looks: Sequence[Look], needs: Needs, reader: SlowReader) -> list[Identity]:
     """What each of *looks* is a look at, in their order."""
     jobs = [slow_read(look, needs) for look in looks]
-    slow = reader.answers([job for job in jobs if job is not None])
-    answers = iter(slow)
+    answers = iter(reader.answers([job for job in jobs if job is not None]))
     return [
-        assembled(look, needs, Slow(b"", None) if job is None else next(answers))
+        assembled(look, needs, Slow(b"", None) if job is None else next(answers, Untried()))
         for look, job in zip(looks, jobs, strict=True)
     ]
 
@@ -68,9 +73,11 @@ def slow_read(look: Look, needs: Needs) -> Callable[[], Slow] | None:
     return job
 
 
-def assembled(look: Look, needs: Needs, slow: Slow | None) -> Identity:
+def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity:
     if slow is None:
         return Unreadable()
+    if isinstance(slow, Untried):
+        return slow
     if slow.gone:
         return None
     try:
@@ -81,7 +88,7 @@ def assembled(look: Look, needs: Needs, slow: Slow | None) -> Identity:
     arguments = parse_arguments(slow.arguments)
     words = [decoded(argument) for argument in arguments]
     comm = decoded(look.stat.comm)
-    script = script_of(words, comm) if needs.cmdline else None
+    script = script_of(words, comm) if words else None
     return Process(
         id=look.id,
         parent_pid=look.stat.parent_pid,
@@ -98,7 +105,18 @@ def assembled(look: Look, needs: Needs, slow: Slow | None) -> Identity:
 
 
 def cgroup_of(directory: int) -> Membership:
-    return parse_cgroup(read(directory, "cgroup", CGROUP_LIMIT_BYTES))
+    """Where the process lies; nowhere that a pattern names, if the kernel cannot tell.
+
+    Before Linux 6.8 it refuses (ENAMETOOLONG) where the path is longer than 4 KiB, and whoever has
+    a cgroup of his own can nest more of them as deep as that.
+    """
+    try:
+        raw = read(directory, "cgroup", CGROUP_LIMIT_BYTES)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return UNTOLD
+    return parse_cgroup(raw)
 
 
 def shown_cmdline(raw: bytes) -> str:

@@ -9,13 +9,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from oomwatchd.model import ProcessId
+from oomwatchd.model import OOM_SCORE_ADJ_MAX, OOM_SCORE_ADJ_MIN, ProcessId
 from oomwatchd.policy.plan import Claim, Standing
 
 FORMAT: Final = 1
-STANDINGS: Final[Mapping[str, Standing]] = {"matched": "matched", "heir": "heir"}
+STANDINGS: Final[Mapping[str, Standing]] = {name: name for name in get_args(Standing)}
 
 
 class LedgerError(ValueError):
@@ -52,8 +52,12 @@ class Ledger:
         return self._claims.get(id)
 
     def remember(self, id: ProcessId, claim: Claim) -> None:
-        """Note *claim*; one that has nothing to put back is forgotten."""
-        if not claim.ours or claim.standing == "released":
+        """Note *claim*; one of a process that never had a value of ours is forgotten.
+
+        Who has been released stays, for as long as it lives: its old value may not be back yet when
+        this daemon is killed, and its children may have inherited ours.
+        """
+        if not claim.ours:
             self.forget(id)
         elif self._claims.get(id) != claim:
             self._claims[id] = claim
@@ -101,7 +105,7 @@ def parsed(raw: bytes, boot_id: str) -> list[tuple[ProcessId, Claim]]:
         if document["boot_id"] != boot_id:
             return []
         return [claim_of(entry) for entry in document["processes"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise LedgerError(f"{type(error).__name__}: {error}") from error
 
 
@@ -111,7 +115,13 @@ def claim_of(entry: Mapping[str, Any]) -> tuple[ProcessId, Claim]:
         Claim(
             rule=str(entry["rule"]),
             standing=STANDINGS[entry["standing"]],
-            before=int(entry["oom_score_adj_before"]),
-            ours=frozenset(map(int, entry["oom_score_adj_ours"])),
+            before=score(entry["oom_score_adj_before"]),
+            ours=frozenset(map(score, entry["oom_score_adj_ours"])),
         ),
     )
+
+
+def score(value: Any) -> int:
+    if not OOM_SCORE_ADJ_MIN <= int(value) <= OOM_SCORE_ADJ_MAX:
+        raise ValueError(f"{value} is no oom_score_adj")
+    return int(value)

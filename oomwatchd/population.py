@@ -13,6 +13,8 @@ from oomwatchd.policy.plan import Claim
 # Every process is looked at within this time, whatever the interval.  One look takes three system
 # calls, so at an interval of one second this is 0.1 calls per process and turn.
 REVISIT_SECONDS: Final = 30.0
+NEWBORN_SECONDS: Final = 1.0
+NEWBORN_MAX: Final = 32
 LONG_AGO: Final = float("-inf")
 
 
@@ -100,12 +102,23 @@ class Population:
         self.appoint(known, now, min(age_seconds, REVISIT_SECONDS))
 
     def settle(self, now: Moment) -> None:
-        """After a look at everything: distribute the dates evenly over the time of one round."""
-        self._dates.clear()
+        """After a look at everything: distribute the dates evenly over the time of one round.
+
+        Who has started within the last second keeps its date, as the next moment may find it with
+        another program; but not when there are many of them, as right after boot, or all would be
+        looked at five times over.  Whom we have to ask again keeps its date, too.
+        """
         dated = [known for known in self._known.values() if known.due_seconds]
-        for position, known in enumerate(dated, start=1):
-            known.since_boot_seconds = LONG_AGO  # nobody here has started just now
-            self.appoint(known, now, REVISIT_SECONDS * position / len(dated))
+        asked = [known for known in dated if known.program is not None]
+        birth = now.boot_seconds - NEWBORN_SECONDS
+        old = [known for known in asked if known.since_boot_seconds < birth]
+        if len(asked) - len(old) > NEWBORN_MAX:
+            old = asked
+        for position, known in enumerate(old, start=1):
+            known.since_boot_seconds = LONG_AGO
+            known.due_seconds = now.seconds + REVISIT_SECONDS * position / len(old)
+        self._dates = [(known.due_seconds, known.id) for known in dated]
+        heapq.heapify(self._dates)
 
     def due(self, now: Moment) -> Iterator[Known]:
         """Take out those whose date has come; a date made in this turn never has."""

@@ -8,15 +8,16 @@ from math import ceil
 from typing import Final
 
 from oomwatchd.enforce import Enforcer
-from oomwatchd.holds import Hold, guarded, unkillable_bytes
+from oomwatchd.holds import guarded, unkillable_bytes
 from oomwatchd.kernel.proc import GONE, ProcFs, Stat
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Config
 from oomwatchd.population import Known, Moment, Population
-from oomwatchd.record import Drift, Guarded, Record
+from oomwatchd.record import Guarded, Record
 
-FULL_VISITS: Final = 10  # of an ordinary process, one visit in so many reads everything again
+FULL_VISITS: Final = 10  # one visit in so many reads everything again
+FULL_VISITS_YOUNG: Final = 2
 # Of the processes under rules, so many are checked and weighed in one second, so that the system
 # calls stay in proportion to all processes however many are under rules.
 CHECKS_RATIO: Final = 0.02  # of all processes
@@ -38,6 +39,7 @@ class Watch:
         ram_bytes: int,
     ) -> None:
         self.unkillable_bytes = 0
+        self._listing: dict[str, int] = {}
         self._proc = proc
         self._population = population
         self._enforcer = enforcer
@@ -49,7 +51,6 @@ class Watch:
         """Put *config* in force: the next scan looks at everything, as the first does."""
         self._config = config
         self._enforcer.configure(config)
-        self._listing: dict[str, int] = {}
         self._everything = True
 
     def scan(self, now: Moment) -> None:
@@ -64,13 +65,17 @@ class Watch:
         self._enforcer.save_ledger()  # who has ended is in it no more
 
     def _fresh(self) -> list[int]:
-        """The pids that stand for another process than at the last scan."""
+        """The pids that stand for another process than at the last scan; or all of them."""
         last, self._listing = self._listing, self._proc.listing()
-        if last == self._listing:
+        if last == self._listing and not self._everything:
             return []
         for pid in last.keys() - self._listing.keys():
             self._population.forget(int(pid))
-        return [int(pid) for pid, inode in self._listing.items() if last.get(pid) != inode]
+        return [
+            int(pid)
+            for pid, inode in self._listing.items()
+            if self._everything or last.get(pid) != inode
+        ]
 
     def _settle(self, now: Moment) -> None:
         """After a look at everything: a date for each, and an end to claims on the ended."""
@@ -99,7 +104,7 @@ class Watch:
         hold = self._population.holds.get(pid)
         try:
             return (hold.stat() if hold is not None else None) or self._proc.stat(pid)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # hidepid=1: it has become somebody else's
             return None
 
     def _wants_full_look(self, known: Known, now: Moment) -> bool:
@@ -108,7 +113,8 @@ class Watch:
         A title, a user and a cgroup may change without a trace in the stat line; mostly they do so
         in the first seconds of a program.
         """
-        return known.visits % FULL_VISITS == 0 or self._population.is_young(known, now)
+        every = FULL_VISITS_YOUNG if self._population.is_young(known, now) else FULL_VISITS
+        return known.visits % every == 0
 
     def _stirred(self, now: Moment) -> list[int]:
         """Those under rules to look at again: they run something else, or somebody else has
@@ -124,19 +130,12 @@ class Watch:
                 continue
             known = self._population.get(hold.id)
             execed = stat is not None and known is not None and not known.runs_on(stat)
-            if execed or (value != hold.now and self._has_drifted(hold, value, now)):
+            drift = None if execed else hold.note(value, now.seconds)
+            if drift is not None:
+                self._record.drifted(drift)
+            if execed or (drift is not None and not drift.yielded):
                 again.append(hold.id.pid)
         return again
-
-    def _has_drifted(self, hold: Hold, value: int, now: Moment) -> bool:
-        """Note that the value has become *value*; whether ours is to be set again."""
-        hold.now = value
-        if value == hold.wanted:
-            return False
-        hold.let_be = hold.let_be or not hold.may_reassert(now.seconds)
-        drift = Drift(hold.id, hold.comm, hold.rule.name, hold.wanted, value, hold.let_be)
-        self._record.drifted(drift)
-        return not hold.let_be
 
     def _weigh(self) -> None:
         """Read the memory of processes under rules: of those at -1000 all, of the others some."""
@@ -146,7 +145,7 @@ class Watch:
         for hold in {*some, *(hold for hold in holds if hold.unkillable)}:
             try:
                 hold.weigh(read_status(self._proc.directory, f"{hold.id.pid}/status"))
-            except GONE:
+            except (*GONE, PermissionError):
                 continue  # its end is noticed by its descriptor
 
     def _guard(self) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from oomwatchd.cli import exits
-from oomwatchd.cli.failure import Failure, fail
+from oomwatchd.cli.failure import fail, unreadable
 from oomwatchd.cli.table import show
 from oomwatchd.cli.verdict import Judge
 from oomwatchd.config import ConfigError, Fault, Loaded, load
@@ -47,10 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         loaded = load(path, root_only=os.geteuid() == 0)
     except ConfigError as error:
         return report_faults(error, as_json=arguments.json)
-    except FileNotFoundError:
-        return fail("check", Failure(f"{path}: no such file", exits.NO_INPUT))
-    except PermissionError as error:
-        return fail("check", Failure(f"{path}: {error.strerror}", exits.NOT_PERMITTED))
+    except OSError as error:
+        return fail("check", unreadable(path, error))
     census = taken(loaded.config, ProcFs())
     if arguments.json:
         print(json.dumps(document([], loaded.warnings, loaded.config, census), indent=2))

@@ -1,7 +1,9 @@
 """A command that cannot do what it was asked."""
 
 import sys
+from pathlib import Path
 
+from oomwatchd.cli import exits
 from oomwatchd.cli.table import show
 
 
@@ -12,6 +14,13 @@ class Failure(Exception):
         super().__init__(message)
         self.message = message
         self.status = status
+
+
+def unreadable(path: Path, error: OSError) -> Failure:
+    if isinstance(error, FileNotFoundError):
+        return Failure(f"{path}: no such file", exits.NO_INPUT)
+    status = exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.NO_INPUT
+    return Failure(f"{path}: {error.strerror}", status)
 
 
 def fail(command: str, failure: Failure) -> int:

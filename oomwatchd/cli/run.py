@@ -10,6 +10,7 @@ from typing import Final
 
 from oomwatchd import __version__, journal
 from oomwatchd.cli import exits
+from oomwatchd.cli.failure import unreadable
 from oomwatchd.config import ConfigError, Loaded, load
 from oomwatchd.daemon import Daemon, Machine, serve
 from oomwatchd.host import SystemHost
@@ -45,12 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
             log.error("%s", printable(str(fault)))
         return exits.CONFIG
     except OSError as error:
-        log.error("%s: %s", arguments.config, error.strerror)
-        return exits.NO_INPUT if isinstance(error, FileNotFoundError) else exits.NOT_PERMITTED
+        failure = unreadable(arguments.config, error)
+        log.error("%s", printable(failure.message))
+        return failure.status
     try:
         return watch(arguments.config, loaded, os.environ, dry_run=arguments.dry_run)
     except OSError as error:
-        log.error("%s", error.strerror or error)
+        where = f"{error.filename}: " if error.filename else ""
+        log.error("%s%s", where, error.strerror or error)
         return exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.NO
 
 
@@ -97,6 +100,10 @@ def opened_ledger(path: Path, boot_id: str, *, dry_run: bool) -> Ledger:
         ledger.load()
     except LedgerError as error:
         log.error("%s: cannot be understood (%s); what it remembered is lost", path, error)
+    except PermissionError:
+        if not dry_run:
+            raise
+        log.warning("%s: may not be read; values of another daemon are taken for original", path)
     return ledger
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oomwatchd.cli import exits
-from oomwatchd.cli.failure import Failure
+from oomwatchd.cli.failure import Failure, unreadable
 from oomwatchd.config import ConfigError, Loaded, load
-from oomwatchd.identify import SlowReader, Unreadable, cgroup_of, identify
+from oomwatchd.identify import SlowReader, Unreadable, Untried, cgroup_of, identify
 from oomwatchd.kernel.adjust import read_adj
 from oomwatchd.kernel.cgroup import in_kubernetes_pod
 from oomwatchd.kernel.deadline import Deadline
@@ -67,7 +67,7 @@ class Judge:
         if not look.stat.alive:
             reason = "a kernel thread" if look.stat.kernel_thread else "a zombie: it has ended"
         [process] = identify([look], self._needs, self._reader)
-        if isinstance(process, Unreadable):
+        if isinstance(process, Unreadable | Untried):
             reason, process = "its command line could not be read in time", None
         failed: tuple[tuple[Rule, str | None], ...] = ()
         if process is not None and not reason:
@@ -109,7 +109,5 @@ def loaded(path: Path, *, root_only: bool) -> Loaded:
         return load(path, root_only=root_only)
     except ConfigError as error:
         raise Failure(str(error), exits.CONFIG) from None
-    except FileNotFoundError:
-        raise Failure(f"{path}: no such file", exits.NO_INPUT) from None
-    except PermissionError as error:
-        raise Failure(f"{path}: {error.strerror}", exits.NOT_PERMITTED) from None
+    except OSError as error:
+        raise unreadable(path, error) from None

@@ -21,7 +21,8 @@ def parse_cgroup(raw: bytes) -> Membership:
     """Take ``/proc/PID/cgroup`` apart: lines ``ID:CONTROLLERS:PATH``, the path being anything.
 
     On a machine with cgroup v1 or both, systemd arranges its own named hierarchy and the memory
-    controller has another; with v2 alone there is the one line ``0::PATH``.
+    controller has another; with v2 alone there is the one line ``0::PATH``.  There, a hierarchy of
+    that name may still have been mounted for old containers; it has no controllers beside it.
 
     Raises:  ValueError, if it is not such a file.
     Source:  cgroups(7), proc_pid_cgroup(5).
@@ -36,9 +37,11 @@ def parse_cgroup(raw: bytes) -> Membership:
     if not paths:
         raise ValueError(f"not a cgroup file: {raw[:80]!r}")
     unified = paths.get("", "/")
+    systemd_s = paths.get("name=systemd", unified)
+    v2_alone = "" in paths and all(not name or name.startswith("name=") for name in paths)
     return Membership(
         path=paths.get("memory", unified),
-        unit_path=paths.get("name=systemd", unified),
+        unit_path=unified if v2_alone else systemd_s,
     )
 
 

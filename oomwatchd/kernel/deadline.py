@@ -5,9 +5,11 @@ from types import FrameType, TracebackType
 
 
 class Deadline:
-    """``with deadline:`` raises *error* in the main thread if the block takes *seconds* of time.
+    """``with deadline:`` raises *error* in the main thread if the block computes for *seconds*.
 
-    Regular expressions see it too: Python's engine looks for signals as it works.
+    Time in which we do not run, as others do or as we wait for our own pages, does not count: while
+    memory is short, that is no fault of what the block works on.  Regular expressions see the end
+    of the time too: Python's engine looks for signals as it works.
 
     Source:  setitimer(2); CPython, Modules/_sre/sre_lib.h, MAYBE_CHECK_SIGNALS.
     """
@@ -16,7 +18,7 @@ class Deadline:
         self.seconds = seconds
         self._error = error
         self._armed = False
-        signal.signal(signal.SIGALRM, self._expired)
+        signal.signal(signal.SIGVTALRM, self._expired)
 
     def _expired(self, _number: int, _frame: FrameType | None) -> None:
         if self._armed:  # else it came between the end of the block and the end of the timer
@@ -24,7 +26,7 @@ class Deadline:
 
     def __enter__(self) -> None:
         self._armed = True
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+        signal.setitimer(signal.ITIMER_VIRTUAL, self.seconds)
 
     def __exit__(
         self,
@@ -33,4 +35,4 @@ class Deadline:
         _traceback: TracebackType | None,
     ) -> None:
         self._armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)

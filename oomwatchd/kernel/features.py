@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -44,10 +45,13 @@ def process_events() -> None:
         link.send(struct.pack("=IHHII", 16 + len(message), NLMSG_DONE, 0, 0, 0) + message)
         own_thread = threading.get_native_id()
         Path(f"/proc/self/task/{own_thread}/comm").write_text("oomwatchd", encoding="ascii")
-        while select.select([link], [], [], ANSWER_SECONDS)[0]:
-            event = link.recv(4096)
+        until = time.monotonic() + ANSWER_SECONDS
+        while select.select([link], [], [], max(until - time.monotonic(), 0.0))[0]:
+            event = link.recv(4096)  # others' too, if somebody else listens
             if event_of(event) == (PROC_EVENT_COMM, own_thread):
                 return
+            if time.monotonic() >= until:
+                break
     raise Missing("the kernel sends no events into this namespace")
 
 
@@ -60,7 +64,12 @@ def event_of(datagram: bytes) -> tuple[int, int]:
 
 
 def psi() -> None:
-    PressureFile().close()
+    """Switched off, the file may be there all the same; reading it then fails (EOPNOTSUPP)."""
+    file = PressureFile()
+    try:
+        file.read()
+    finally:
+        file.close()
 
 
 def psi_trigger() -> None:

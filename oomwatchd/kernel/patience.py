@@ -16,6 +16,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 READ_SECONDS: Final = 0.05  # what one read may take
+LOOK_SECONDS: Final = 0.01  # how often we look whether it gets on
 BATCH_SECONDS: Final = 0.08  # what the loop waits for one batch at most
 STUCK_LIMIT: Final = 16  # threads that may hang at the same time
 
@@ -57,7 +58,10 @@ class PatientReader(Generic[T]):
         return len(self._left_behind)
 
     def answers(self, jobs: Sequence[Callable[[], T]]) -> list[T | None]:
-        """What each job returns, in their order; None for those that did not come in time.
+        """What each job returns, in their order; None for one that was tried and hangs.
+
+        There are fewer answers than jobs when those that hang have used up the time: the rest have
+        not been tried, through no fault of theirs.
 
         Raises:  whatever a job raises.
         """
@@ -65,7 +69,7 @@ class PatientReader(Generic[T]):
         answers: list[T | None] = []
         while len(answers) < len(jobs):
             if time.monotonic() >= until or self.hanging >= STUCK_LIMIT:
-                return answers + [None] * (len(jobs) - len(answers))
+                break
             answers += self._some(jobs[len(answers) :], until)
         return answers
 
@@ -73,12 +77,13 @@ class PatientReader(Generic[T]):
         """The answers up to the first job that hangs, and None for that one."""
         batch = Batch(jobs)
         self._running().put(batch)
-        seen = 0
-        while not batch.finished.wait(READ_SECONDS):
-            done = len(batch.answers)
-            if done == seen or time.monotonic() >= until:
+        seen, since = 0, time.monotonic()
+        while not batch.finished.wait(LOOK_SECONDS):
+            done, now = len(batch.answers), time.monotonic()
+            if done > seen:
+                seen, since = done, now
+            if now >= until or now - since >= READ_SECONDS:
                 return self._leave_behind(batch)
-            seen = done
         if batch.failure is not None:
             raise batch.failure
         return list(batch.answers)

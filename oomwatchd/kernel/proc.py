@@ -14,6 +14,7 @@ from oomwatchd.text import decoded
 PROC: Final = Path("/proc")
 COMM_LIMIT_BYTES: Final = 15  # TASK_COMM_LEN less the NUL; include/linux/sched.h
 ARGUMENTS_LIMIT_BYTES: Final = 131072  # a class path may be long, and the jar stands behind it
+ARGUMENTS_MAX: Final = 1000  # a script stands before that; 65,536 would hold the loop for 20 ms
 PF_KTHREAD: Final = 0x00200000  # include/linux/sched.h
 GONE: Final = (FileNotFoundError, ProcessLookupError)  # ENOENT by path, ESRCH by descriptor
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
@@ -73,12 +74,12 @@ def parse_arguments(raw: bytes) -> list[bytes]:
     """Split ``/proc/PID/cmdline`` at its NULs.
 
     A process may have overwritten it with a title: then there is one argument, perhaps padded.
-    Empty for kernel threads and zombies.
+    Empty for kernel threads and zombies.  Of very many arguments, the first ARGUMENTS_MAX.
 
     Source:  proc_pid_cmdline(5); fs/proc/base.c, get_mm_cmdline().
     """
     raw = raw.rstrip(b"\0")
-    return raw.split(b"\0") if raw else []
+    return raw.split(b"\0", ARGUMENTS_MAX)[:ARGUMENTS_MAX] if raw else []
 
 
 def read(directory: int, name: str, limit_bytes: int = FIRST_READ_BYTES) -> bytes:

@@ -9,7 +9,12 @@ Test = Callable[[str], bool]
 
 WILDCARDS: Final = re.compile(r"[*?\[]")
 REPEATS: Final = re.compile(r"[*+?{|]")  # without one of these a search takes linear time
-GLOBAL_FLAGS: Final = re.compile(r"\(\?[aiLmsux]+\)")
+# Global flags may stand at the very start alone, before which there may be comments, and in a
+# verbose pattern white space.
+FLAGS: Final = re.compile(r"(?:\(\?[aiLmsux]+\)|\(\?#[^)]*\))*")
+FLAGS_VERBOSE: Final = re.compile(
+    r"(?:\(\?[aiLmsux]+\)|\(\?#[^)]*\)|[ \t\n\r\v\f]|#[^\n]*(?:\n|$))*"
+)
 
 
 class TooSlow(Exception):
@@ -45,8 +50,7 @@ def searched(sources: Sequence[str]) -> Test:
 def one_attempt(source: str) -> re.Pattern[str]:
     """*source* so changed that ``match`` finds what ``search`` would find."""
     flags = re.compile(source).flags
-    bare = source
-    while leading := GLOBAL_FLAGS.match(bare):  # these may only stand at the very start
-        bare = bare[leading.end() :]
-    end = "\n" if flags & re.VERBOSE else ""  # so that a trailing comment does not hide the ")"
+    verbose = flags & re.VERBOSE
+    bare = (FLAGS_VERBOSE if verbose else FLAGS).sub("", source, count=1)
+    end = "\n" if verbose else ""  # so that a trailing comment does not hide the ")"
     return re.compile(f"(?s:.*?)(?:{bare}{end})", flags)

@@ -23,16 +23,16 @@ class Notifier:
     def send(self, *assignments: str) -> bool:
         """Send ``READY=1`` and the like in one message; False if it could not be delivered.
 
-        A STATUS that has been told already is left out.
+        A STATUS that has been delivered already is left out.
         """
         news = [one for one in assignments if one != self._status]
         if self._socket is None or not news:
             return True
-        self._status = next((one for one in news if one.startswith("STATUS=")), self._status)
         try:
             self._socket.sendto("\n".join(news).encode(), self._address)
         except OSError:  # not worth dying for: without WATCHDOG=1, systemd will see to it
             return False
+        self._status = next((one for one in news if one.startswith("STATUS=")), self._status)
         return True
 
 
