@@ -21,7 +21,7 @@ from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import Claim, Decision, decide
 from oomwatchd.policy.rules import MATCH_SECONDS, compiled, first_match, needs
 from oomwatchd.population import Known, Moment, Population
-from oomwatchd.record import Adjustment, Record
+from oomwatchd.record import Adjustment, Drift, Record
 from oomwatchd.text import decoded
 
 # With each process that uses up the time for matching, those behind it have half as much, down to
@@ -259,10 +259,15 @@ class Enforcer:
             holds.put(hold)
             with suppress(*GONE):
                 hold.weigh(read_status(step.look.directory))
-        elif (drift := hold.note(step.before, now.seconds)) is not None:
-            self._record.drifted(drift)
+        elif hold.has_drifted(step.before, now.seconds):
+            self.tell_drift(hold)
         hold.unkillable = step.decision.unkillable
         return hold
+
+    def tell_drift(self, hold: Hold) -> None:
+        self._record.drifted(
+            Drift(hold.id, hold.comm, hold.rule.name, hold.wanted, hold.now, hold.let_be)
+        )
 
     def _written(self, step: Step, wanted: int, now: Moment) -> bool:
         """Write *wanted*, and correct what we remember if that did not go."""

@@ -10,7 +10,6 @@ from oomwatchd.kernel.adjust import parse_adj
 from oomwatchd.kernel.proc import READ, Look, Stat, parse_stat
 from oomwatchd.kernel.status import Status
 from oomwatchd.model import Rule, Tracked
-from oomwatchd.record import Drift
 
 REASSERT_LIMIT: Final = 3  # times within REASSERT_SECONDS, before we yield
 REASSERT_SECONDS: Final = 60.0
@@ -59,15 +58,15 @@ class Hold:
         """Its stat line now; None if it is not held.  Raises ProcessLookupError as well."""
         return None if self.stat_fd == NOT_HELD else parse_stat(os.pread(self.stat_fd, 4096, 0))
 
-    def note(self, value: int, now_seconds: float) -> Drift | None:
-        """Take note of the value as it is now; the drift, if somebody else has changed it."""
+    def has_drifted(self, value: int, now_seconds: float) -> bool:
+        """Take note of the value as it is now; whether somebody else has changed it."""
         if value == self.now:
-            return None
+            return False
         self.now = value
         if value == self.wanted:
-            return None
+            return False
         self.let_be = self.let_be or not self.may_reassert(now_seconds)
-        return Drift(self.id, self.comm, self.rule.name, self.wanted, value, self.let_be)
+        return True
 
     def may_reassert(self, now_seconds: float) -> bool:
         """Whether the rule and the limit let us write our value once more; if so, it counts."""

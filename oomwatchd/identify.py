@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from oomwatchd.kernel.cgroup import Membership, parse_cgroup, units_of
@@ -13,11 +14,11 @@ from oomwatchd.kernel.proc import (
     parse_arguments,
     read,
     read_arguments,
-    read_exe,
     read_working_directory,
 )
 from oomwatchd.kernel.status import read_status
 from oomwatchd.model import CMDLINE_LIMIT_BYTES, Exe, Needs, Process
+from oomwatchd.policy.patterns import globbed
 from oomwatchd.policy.script import script_of
 from oomwatchd.text import decoded
 
@@ -64,7 +65,7 @@ def slow_read(look: Look, needs: Needs) -> Callable[[], Slow] | None:
     def job() -> Slow:
         try:
             arguments = read_arguments(look.directory) if cmdline else b""
-            return Slow(arguments, read_exe(look.directory) if needs.exe else None)
+            return Slow(arguments, exe_of(look.directory, needs.exe))
         except GONE:
             return Slow(b"", None, gone=True)
         except PermissionError:  # an ordinary user, looking at what hidepid covers
@@ -102,6 +103,18 @@ def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity
         units=units_of(membership.unit_path) if membership else None,
         cgroup=membership.path if membership else None,
     )
+
+
+def exe_of(directory: int, patterns: tuple[str, ...]) -> Exe | None:
+    """The program's file, if any of *patterns* asks for such files."""
+    if not patterns:
+        return None
+    from oomwatchd.kernel.exe import read_exe  # ctypes: 0.8 MiB, which only such rules cost
+
+    return read_exe(directory, compiled_globs(patterns))
+
+
+compiled_globs = lru_cache(maxsize=1)(globbed)
 
 
 def cgroup_of(directory: int) -> Membership:

@@ -149,7 +149,7 @@ class Needs(NamedTuple):
 
     cmdline: bool = False
     long_name: bool = False  # cmdline, but only of processes whose name the kernel has cut
-    exe: bool = False
+    exe: tuple[str, ...] = ()  # the patterns: whom none matches needs no proof of it
     uid: bool = False
     cgroup: bool = False
     working_directory: bool = False

@@ -130,10 +130,10 @@ class Watch:
                 continue
             known = self._population.get(hold.id)
             execed = stat is not None and known is not None and not known.runs_on(stat)
-            drift = None if execed else hold.note(value, now.seconds)
-            if drift is not None:
-                self._record.drifted(drift)
-            if execed or (drift is not None and not drift.yielded):
+            drifted = not execed and hold.has_drifted(value, now.seconds)
+            if drifted:
+                self._enforcer.tell_drift(hold)
+            if execed or (drifted and not hold.let_be):
                 again.append(hold.id.pid)
         return again
 

@@ -16,7 +16,9 @@ from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.model import Exe, Needs, Process, Rule, Units
 from oomwatchd.paths import CONFIG
 
-EVERYTHING: Final = Needs(*[True] * len(Needs._fields))
+EVERYTHING: Final = Needs(
+    cmdline=True, long_name=True, exe=("*",), uid=True, cgroup=True, working_directory=True
+)
 COLUMNS: Final = (Column("RULE"), Column("ADJ", right=True), Column("MATCH"))
 
 

@@ -1,10 +1,10 @@
-"""Reads that another process can make last as long as it likes, done apart from the loop.
+"""Reads that another process can make last, done apart from the loop.
 
-To read a command line, the kernel reads the memory of the process.  Its owner can back that memory
-by a file system of his own (FUSE, in a user namespace, needs no privilege) and never answer: `ps`
-hangs on it, in a state that no signal ends.  Memory that was swapped out takes its time as well.
-So such reads are made in a second thread, for many processes at once, and the loop goes on without
-those that do not come.
+To read a command line, the kernel reads the memory of the process: it waits while that is fetched
+from swap, for the lock that the process holds while it changes its mappings, or for whoever serves
+its page faults (userfaultfd).  To prove a program's file, a path is followed, perhaps onto a file
+system that does not answer.  So such reads are made in a second thread, for many processes at once,
+and the loop goes on without those that do not come.
 """
 
 import queue

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from oomwatchd.model import Exe, ProcessId
+from oomwatchd.model import ProcessId
 from oomwatchd.text import decoded
 
 PROC: Final = Path("/proc")
@@ -20,8 +20,6 @@ GONE: Final = (FileNotFoundError, ProcessLookupError)  # ENOENT by path, ESRCH b
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FIRST_READ_BYTES: Final = 4096
-MACHINE_ROOT: Final = "../1/root"  # the file system as pid 1 has it, from a process's directory
-DELETED: Final = " (deleted)"
 
 
 class Stat(NamedTuple):
@@ -107,47 +105,6 @@ def read_arguments(directory: int) -> bytes:
         return raw
     finally:
         os.close(fd)
-
-
-def read_exe(directory: int) -> Exe | None:
-    """The program's file; None if it may not be seen.
-
-    The path alone proves little: in a mount namespace of one's own, any file can be put at any
-    path.  So the file found at that path *here* has to be the very file that runs.  After a package
-    upgrade the old file has no path any more; then it has to lie on the file system of the
-    directory it was in, and belong to that directory's owner.  That it has none is told by its link
-    count, not by the text: root's own python can be mounted at "/usr/bin/postgres (deleted)".
-
-    May block, as the file may be on a file system that its owner serves.
-    """
-    try:
-        path = os.readlink("exe", dir_fd=directory)
-        runs = os.stat("exe", dir_fd=directory)
-    except OSError:  # kernel threads have none; others' need CAP_SYS_PTRACE
-        return None
-    try:
-        if path.endswith(DELETED) and runs.st_nlink == 0:
-            path = path.removesuffix(DELETED)
-            home = stat_on_machine(directory, os.path.dirname(path))
-            proven = (runs.st_dev, runs.st_uid) == (home.st_dev, home.st_uid)
-        else:
-            found = stat_on_machine(directory, path)
-            proven = (runs.st_dev, runs.st_ino) == (found.st_dev, found.st_ino)
-    except OSError:
-        proven = False
-    return Exe(decoded(os.fsencode(path)), proven)
-
-
-def stat_on_machine(directory: int, path: str) -> os.stat_result:
-    """Of the file that pid 1 has at *path*, as our own service has a /tmp of its own.
-
-    Where pid 1's may not be seen (by an ordinary user, in a container), of the one that we have.
-    """
-    try:
-        os.stat(MACHINE_ROOT, dir_fd=directory)
-    except OSError:
-        return os.stat(path)
-    return os.stat(f"{MACHINE_ROOT}{path}", dir_fd=directory)
 
 
 def read_working_directory(directory: int) -> str | None:

@@ -46,7 +46,7 @@ def needs(rules: Iterable[Rule]) -> Needs:
     return Needs(
         cmdline=any(match.cmdline or match.script for match in matches),
         long_name=any(map(asks_for_long_name, matches)),
-        exe=any(match.exe for match in matches),
+        exe=tuple(dict.fromkeys(pattern for match in matches for pattern in match.exe)),
         uid=any(match.user for match in matches),
         cgroup=any(match.unit or match.cgroup for match in matches),
         working_directory=any("/" in pattern for match in matches for pattern in match.script),
