@@ -17,6 +17,7 @@ from oomwatchd.kernel.proc import GONE, Look, ProcFs
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Change, Config, Process, ProcessId, Result, Rule
+from oomwatchd.orphans import lost_ancestor
 from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import Claim, Decision, decide
 from oomwatchd.policy.rules import MATCH_SECONDS, compiled, first_match, needs
@@ -158,11 +159,15 @@ class Enforcer:
         own = known.claim if known is not None else self._ledger.get(look.id)
         rule = self._rule(look, process)
         parent = self._population.parent_claim(process.parent_pid, look.id)
+        alone = own is None and parent is None
+        orphan = alone and known is None and not self._ledger.is_empty  # perhaps
         known = self._met(look, own, now)
-        if rule is None and own is None and parent is None:
+        if alone and rule is None and not orphan:
             return
         try:
             before = read_adj(look.directory)
+            if orphan:
+                parent = lost_ancestor(look, before, self._proc, self._ledger)
         except GONE:
             return
         decision = decide(

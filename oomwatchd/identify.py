@@ -62,10 +62,12 @@ def slow_read(look: Look, needs: Needs) -> Callable[[], Slow] | None:
     if not cmdline and not needs.exe:
         return None
 
+    exe_of = exe_reader(needs.exe)
+
     def job() -> Slow:
         try:
             arguments = read_arguments(look.directory) if cmdline else b""
-            return Slow(arguments, exe_of(look.directory, needs.exe))
+            return Slow(arguments, exe_of(look.directory))
         except GONE:
             return Slow(b"", None, gone=True)
         except PermissionError:  # an ordinary user, looking at what hidepid covers
@@ -105,26 +107,28 @@ def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity
     )
 
 
-def exe_of(directory: int, patterns: tuple[str, ...]) -> Exe | None:
-    """The program's file, if any of *patterns* asks for such files."""
+@lru_cache(maxsize=1)
+def exe_reader(patterns: tuple[str, ...]) -> Callable[[int], Exe | None]:
+    """Reads the program's file, if any of *patterns* asks for such files.
+
+    Not within the time that a read may take, as importing takes its time as well.
+    """
     if not patterns:
-        return None
+        return lambda _directory: None
     from oomwatchd.kernel.exe import read_exe  # ctypes: 0.8 MiB, which only such rules cost
 
-    return read_exe(directory, compiled_globs(patterns))
+    wanted = globbed(patterns)
+    return lambda directory: read_exe(directory, wanted)
 
 
-compiled_globs = lru_cache(maxsize=1)(globbed)
-
-
-def cgroup_of(directory: int) -> Membership:
+def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
     """Where the process lies; nowhere that a pattern names, if the kernel cannot tell.
 
     Before Linux 6.8 it refuses (ENAMETOOLONG) where the path is longer than 4 KiB, and whoever has
     a cgroup of his own can nest more of them as deep as that.
     """
     try:
-        raw = read(directory, "cgroup", CGROUP_LIMIT_BYTES)
+        raw = read(directory, name, CGROUP_LIMIT_BYTES)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -7,6 +7,7 @@ value to put back.  The file is written whole and then renamed: a reader sees th
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -31,6 +32,7 @@ class Ledger:
         self._read_only = read_only
         self._lines: dict[ProcessId, str] = {}
         self._claims: dict[ProcessId, Claim] = {}
+        self._given: Counter[int] = Counter()  # values of ours, by how many claims have them
         self._changed = True
 
     def load(self) -> None:
@@ -51,6 +53,20 @@ class Ledger:
     def get(self, id: ProcessId) -> Claim | None:
         return self._claims.get(id)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._claims
+
+    def givers(self, value: int) -> list[tuple[ProcessId, Claim]]:
+        """The processes from which a child may have inherited *value*, which is ours."""
+        if value not in self._given:
+            return []
+        return [
+            (id, claim)
+            for id, claim in self._claims.items()
+            if value in claim.ours and value != claim.before
+        ]
+
     def remember(self, id: ProcessId, claim: Claim) -> None:
         """Note *claim*; one of a process that never had a value of ours is forgotten.
 
@@ -60,13 +76,17 @@ class Ledger:
         if not claim.ours:
             self.forget(id)
         elif self._claims.get(id) != claim:
+            self.forget(id)
             self._claims[id] = claim
             self._lines[id] = line(id, claim)
+            self._given.update(claim.ours)
             self._changed = True
 
     def forget(self, id: ProcessId) -> None:
-        if self._claims.pop(id, None) is not None:
+        claim = self._claims.pop(id, None)
+        if claim is not None:
             del self._lines[id]
+            self._given -= Counter(claim.ours)
             self._changed = True
 
     def save(self) -> None:

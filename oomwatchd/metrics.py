@@ -48,13 +48,14 @@ def _of_rules(read: Callable[[RuleTotals], float]) -> Callable[[Snapshot], Itera
 
 
 def _adjustments(snapshot: Snapshot) -> Iterable[Row]:
-    """Every rule and outcome, 0 included: a rate misses the first step of a series that is new."""
+    """Every rule and outcome, 0 included: a rate misses the first step of a series that is new.
+
+    A rule that a reload has dropped keeps its counts: its last ones are the values put back.
+    """
     count = snapshot.adjustments.get
-    return [
-        ((rule.name, outcome), count((rule.name, outcome), 0))
-        for rule in snapshot.rules
-        for outcome in OUTCOMES
-    ]
+    names = {rule.name: None for rule in snapshot.rules}
+    names.update((name, None) for name, _ in snapshot.adjustments)
+    return [((name, outcome), count((name, outcome), 0)) for name in names for outcome in OUTCOMES]
 
 
 def _pressure_ratios(pressure: Pressure | None) -> Iterable[Row]:

@@ -321,6 +321,46 @@ def test_children_that_match_no_rule_get_back_what_their_ancestor_had(
     }
 
 
+ORPHAN = """
+import os
+os.write(1, b"ready\\n")
+os.read(0, 4096)
+reading, writing = os.pipe()
+if not os.fork():
+    os.close(writing)
+    if not os.fork():
+        os.dup2(reading, 0)
+        os.write(1, b"%d\\n" % os.getpid())
+        os.execvp("cat", ["cat"])
+    os._exit(0)
+os.wait()
+os.read(0, 1)
+"""
+
+
+@pytest.mark.parametrize(("descendants", "expected"), [("reset", BEFORE), ("inherit", TRAINING)])
+def test_a_child_whose_parent_has_ended_at_once_is_still_its_ancestor_s(
+    animals: Herd, daemon: Service, descendants: str, expected: int
+) -> None:
+    """As of ``command &`` in a script: the shell in between is gone before anybody looks."""
+    animals.script("live-train.py", ORPHAN)
+    training = {"script": "live-train.py"}
+    daemon.configure(rule("training", training, TRAINING, descendants=descendants))
+    parent = animals.ready(sys.executable, "-SI", "live-train.py", value=BEFORE)
+    daemon.start()
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    parent.stdin.write(b"go\n")
+    parent.stdin.flush()
+
+    orphan = int(parent.stdout.readline())
+    until(lambda: comm(orphan) == b"cat", "the orphan to exec")
+    until(lambda: adj(orphan) == expected, "its value", 3.0)
+    daemon.turns(FAMILY_TURNS)
+
+    assert adj(orphan) == expected
+
+
 # -- drift -----------------------------------------------------------------------------------------
 
 

@@ -68,8 +68,9 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
     directory = runtime_directory(environment)
     if not dry_run:
         directory.mkdir(mode=0o750, exist_ok=True)
-    socket = None if dry_run else status_socket(directory)
-    reporter = Reporter(loaded.config.metrics_listen, socket, stale_seconds=STALE_SECONDS)
+    reporter = reporting(
+        loaded.config.metrics_listen, None if dry_run else status_socket(directory)
+    )
     try:
         host = SystemHost(Notifier(environment), reporter)
         features = probe()
@@ -92,6 +93,17 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
     finally:
         reporter.close()
     return exits.FINE
+
+
+def reporting(listen: Address | None, socket: Path | None) -> Reporter:
+    """Raises OSError, if it cannot listen; a dry run beside a daemon goes without metrics."""
+    try:
+        return Reporter(listen, socket, stale_seconds=STALE_SECONDS)
+    except OSError as error:
+        if socket is not None:
+            raise
+        log.warning("no metrics in this dry run: %s", error.strerror)
+        return Reporter(None, None, stale_seconds=STALE_SECONDS)
 
 
 def opened_ledger(path: Path, boot_id: str, *, dry_run: bool) -> Ledger:

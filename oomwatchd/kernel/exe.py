@@ -33,7 +33,7 @@ def parse_mountinfo(raw: bytes) -> list[Mount]:
     Source:  proc_pid_mountinfo(5); white space and backslashes in a path are octal.
     """
     mounts = []
-    for line in os.fsdecode(raw).splitlines():
+    for line in os.fsdecode(raw).removesuffix("\n").split("\n"):  # a path may hold other breaks
         before, separator, after = line.partition(" - ")
         fields = before.split(" ")
         if not separator or len(fields) < 6:

@@ -26,6 +26,7 @@ class Stat(NamedTuple):
     comm: bytes
     state: str  # one letter; Z and X are dead
     parent_pid: int
+    session: int
     kernel_thread: bool
     start_ticks: int
     program: int  # another at every exec and every new name, as far as it may be seen
@@ -49,7 +50,7 @@ def parse_stat(raw: bytes) -> Stat:
 
     Units:   start_ticks, clock ticks since boot.
     Raises:  ValueError, if the line is cut short or is not a stat line.
-    Source:  proc_pid_stat(5), fields 2-4, 9, 22, 26-28, 45-51; fs/proc/array.c, do_task_stat().
+    Source:  proc_pid_stat(5), fields 2-4, 6, 9, 22, 26-28, 45-51; fs/proc/array.c, do_task_stat().
     """
     opening = raw.find(b"(")
     closing = raw.rfind(b")")
@@ -61,6 +62,7 @@ def parse_stat(raw: bytes) -> Stat:
         comm=comm,
         state=fields[0].decode("ascii"),
         parent_pid=int(fields[1]),
+        session=int(fields[3]),
         kernel_thread=bool(int(fields[6]) & PF_KTHREAD),
         start_ticks=int(fields[19]),
         program=hash((comm, *fields[23:26], *fields[42:49])),
