@@ -1,16 +1,25 @@
 """What holds for every test: it leaves no descriptor open and no child behind."""
 
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-
+from commands import BAD, GOOD, WAITS, written
 from fakeproc import FakeProc
-from oomwatchd.kernel.proc import ProcFs
+from hypothesis import settings
 from world import World
+
+from oomwatchd.kernel.proc import ProcFs
+
+# On a busy machine one example may take any time; what has a bound states it itself.
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 SETTLE_SECONDS = 2.0  # a server's thread closes its connection a moment after the client
 POLL_SECONDS = 0.01
@@ -72,3 +81,35 @@ def world(fake: FakeProc, tmp_path: Path) -> Iterator[World]:
     world = World(fake, tmp_path / "ledger.json")
     yield world
     world.end_of_days()
+
+
+# -- for the tests of commands ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """For all to read, which a directory of pytest's is not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def config(public_directory: Path) -> Path:
+    return written(public_directory / "good.yaml", GOOD)
+
+
+@pytest.fixture
+def broken(public_directory: Path) -> Path:
+    return written(public_directory / "bad.yaml", BAD)
+
+
+@pytest.fixture
+def match() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that the first rule matches, with no value of its own."""
+    command = [sys.executable, "-c", WAITS, "marker-of-this-test"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        yield child
+        child.communicate()

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ BOOT_ID = "5c2f8f4e-8f5b-4a0e-9d0a-3f1f5ad0c0de"
 PF_KTHREAD = 0x00200000
 SYSTEM_CGROUP = "0::/system.slice/cron.service\n"
 STAT = (
-    b"%d (%s) %s %d 1 1 0 -1 %d 98 0 0 0 0 0 0 0 20 0 1 0 %d 3133440 380 18446744073709551615"
+    b"%d (%s) %s %d 1 %d 0 -1 %d 98 0 0 0 0 0 0 0 20 0 1 0 %d 3133440 380 18446744073709551615"
     b" %d %d %d 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 %d %d %d %d %d %d %d 0\n"
 )
 STATUS = """\
@@ -63,6 +64,7 @@ class Fake:
     comm: bytes = b"cat"
     arguments: tuple[bytes, ...] | None = None  # None: the name alone
     parent: int = 1
+    session: int = 1
     start_ticks: int = 100
     uid: int = 1000
     cgroup: str = SYSTEM_CGROUP
@@ -79,8 +81,8 @@ class Fake:
         if not self.kernel_thread and self.state not in b"ZX":  # these have no memory any more
             first = [0x5500000000 + 4096 * self.program + i for i in range(3)]
             more = [0x7F00000000 + 4096 * self.program + i for i in range(7)]
-        fields = (self.pid, self.comm, self.state, self.parent, flags, self.start_ticks)
-        return STAT % (*fields, *first, *more)
+        head = (self.pid, self.comm, self.state, self.parent, self.session, flags)
+        return STAT % (*head, self.start_ticks, *first, *more)
 
     def cmdline(self) -> bytes:
         arguments = (self.comm,) if self.arguments is None else self.arguments
@@ -186,13 +188,20 @@ class FakeProc:
 
 # -- stepping in between two readings --------------------------------------------------------------
 
-_at_open: list[Callable[[str], None]] = []
+_listeners: list[Callable[[str], None]] = []
+_busy = threading.local()
 
 
 def _heard(event: str, arguments: tuple[object, ...]) -> None:
     """An audit hook: Python tells it of each file before it is opened; sys.addaudithook."""
-    if _at_open and event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
-        _at_open[-1](os.fsdecode(arguments[0]))
+    if not _listeners or event != "open" or getattr(_busy, "acts", False):
+        return
+    if isinstance(arguments[0], (str, bytes, os.PathLike)):
+        _busy.acts = True
+        try:
+            _listeners[-1](os.fsdecode(arguments[0]))
+        finally:
+            _busy.acts = False
 
 
 sys.addaudithook(_heard)  # for good, as it cannot be taken away again
@@ -201,19 +210,11 @@ sys.addaudithook(_heard)  # for good, as it cannot be taken away again
 @contextlib.contextmanager
 def at_each_open(act: Callable[[str], None]) -> Iterator[None]:
     """Call *act* before each file that is opened, with its name; what it opens itself aside."""
-
-    def once(name: str) -> None:
-        _at_open.pop()
-        try:
-            act(name)
-        finally:
-            _at_open.append(once)
-
-    _at_open.append(once)
+    _listeners.append(act)
     try:
         yield
     finally:
-        _at_open.remove(once)
+        _listeners.remove(act)
 
 
 @contextlib.contextmanager

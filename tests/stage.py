@@ -1,0 +1,91 @@
+"""A daemon over a fake /proc, with a scripted host in place of the outside world."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fakeproc import BOOT_ID, FakeProc
+from world import LONG_UP_SECONDS, RAM_BYTES, TICKS_PER_SECOND, World
+
+from oomwatchd.config import Loaded
+from oomwatchd.daemon import Daemon, Machine, serve
+from oomwatchd.host import Wake
+from oomwatchd.kernel.proc import ProcFs
+from oomwatchd.ledger import Ledger
+from oomwatchd.model import Address, Config, Rule, Snapshot
+from oomwatchd.population import Moment
+
+MACHINE = Machine(RAM_BYTES, TICKS_PER_SECOND)
+Story = Iterator[Wake]
+
+
+def at(seconds: float, *, reload: bool = False, stop: bool = False) -> Wake:
+    return Wake(Moment(seconds, LONG_UP_SECONDS + seconds), reload, stop)
+
+
+class ScriptedHost:
+    """Tells a story, and keeps what it hears: messages, waits, snapshots, in their order."""
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+        self.told: list[str] = []
+        self.waits: list[float] = []
+        self.snapshots: list[Snapshot] = []
+
+    def now(self) -> Moment:
+        return at(0.0).now
+
+    def wait(self, until_seconds: float) -> Wake:
+        self.waits.append(until_seconds)
+        return next(self._story)
+
+    def notify(self, *assignments: str) -> None:
+        self.told += [one for one in assignments if not one.startswith("MONOTONIC_USEC=")]
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+        self.told.append("(published)")
+
+
+class Stage:
+    """A daemon over a fake /proc.  *file* is what a reload finds; *served* where metrics go."""
+
+    def __init__(self, fake: FakeProc, path: Path) -> None:
+        self.fake = fake
+        self.path = path
+        self.file: Config | Exception = Config()
+        self.served: list[Address | None] = []
+        self.refuse_address = False
+        self._world = World(fake, path)  # closes at the end what a daemon leaves open
+
+    def load(self) -> Loaded:
+        if isinstance(self.file, Exception):
+            raise self.file
+        return Loaded(self.file, (), {})
+
+    def rebind(self, address: Address | None) -> None:
+        if self.refuse_address:
+            raise OSError(98, "cannot listen on 127.0.0.1:1: Address already in use")
+        self.served.append(address)
+
+    def play(
+        self, story: Story, *rules: Rule, dry_run: bool = False, **settings: object
+    ) -> ScriptedHost:
+        self.file = Config(rules, **settings)  # type: ignore[arg-type]  # a test's own keywords
+        ledger = Ledger(self.path, BOOT_ID, read_only=dry_run)
+        ledger.load()
+        features = {"psi": "", "kernel_log": "Permission denied: kills cannot be explained"}
+        daemon = Daemon(
+            self.load(), self.load, self.rebind, ProcFs(self.fake.root), ledger, features, MACHINE,
+            dry_run=dry_run,
+        )  # fmt: skip
+        host = ScriptedHost(story)
+        serve(daemon, host)
+        return host
+
+    def close(self) -> None:
+        root = str(self.fake.root)
+        links = (os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+        held = [link for link in links if link.startswith(root) and Path(link).name.isdecimal()]
+        assert not held, "directories of processes left open"
+        self._world.end()

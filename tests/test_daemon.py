@@ -1,0 +1,355 @@
+"""Stories of the loop: a scripted host tells what happens, and hears what is told."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakeproc import BOOT_ID, Fake, FakeProc
+from stage import MACHINE, ScriptedHost, Stage, Story, at
+from world import named
+
+from oomwatchd.config import ConfigError, Fault
+from oomwatchd.daemon import Daemon, next_scan, pressure_file, serve
+from oomwatchd.journal import log
+from oomwatchd.kernel.proc import ProcFs
+from oomwatchd.ledger import Ledger
+from oomwatchd.model import Address, Config, PressureSettings, Threshold
+from oomwatchd.text import printable
+
+DB = named("postgres", -900)
+WEB = named("nginx", 300)
+POSTGRES = Fake(7, comm=b"postgres")
+
+
+@pytest.fixture
+def stage(fake: FakeProc, tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(fake, tmp_path / "ledger.json")
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What goes to the log, from info on."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler, propagate = Lines(), log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    yield lines
+    log.removeHandler(handler)
+    log.propagate = propagate
+
+
+# -- start, turns, stop ----------------------------------------------------------------------------
+
+
+def test_ready_is_told_after_the_first_scan_and_the_watchdog_fed_after_each_turn(
+    stage: Stage,
+) -> None:
+    stage.fake.add(POSTGRES)
+    values = []
+
+    def story() -> Story:
+        values.append(stage.fake.oom_score_adj(7))  # before the first wait
+        yield at(1.0)
+        yield at(5.0)
+        yield at(6.0, stop=True)
+
+    host = stage.play(story(), DB)
+
+    assert values == [-900]
+    assert host.told == [
+        "(published)",
+        "READY=1",
+        "STATUS=1 processes under 1 rules, memory pressure ok",
+        *["(published)", "WATCHDOG=1", "STATUS=1 processes under 1 rules, memory pressure ok"] * 2,
+        "STOPPING=1",
+    ]
+
+
+def test_a_turn_that_fails_does_not_look_alive(stage: Stage) -> None:
+    def story() -> Story:
+        stage.fake.add(Fake(8))
+        (stage.fake.root / "8/stat").write_bytes(b"broken")
+        yield at(5.0)
+
+    host = ScriptedHost(story())
+    stage.file = Config((DB,))
+    ledger = Ledger(stage.path, BOOT_ID)
+    proc = ProcFs(stage.fake.root)
+    daemon = Daemon(
+        stage.load(), stage.load, stage.rebind, proc, ledger, {}, MACHINE, dry_run=False
+    )
+    with pytest.raises(ValueError, match="not a stat line"):
+        serve(daemon, host)
+
+    assert "WATCHDOG=1" not in host.told
+
+
+def test_processes_are_looked_at_when_their_time_has_come(stage: Stage) -> None:
+    seen = []
+
+    def story() -> Story:
+        stage.fake.add(POSTGRES)
+        yield at(3.0)  # a heartbeat
+        seen.append(stage.fake.oom_score_adj(7))
+        yield at(5.0)
+        seen.append(stage.fake.oom_score_adj(7))
+        yield at(6.0, stop=True)
+
+    host = stage.play(story(), DB, interval_seconds=5.0)
+
+    assert seen == [0, -900]
+    assert host.waits == [5.0, 5.0, 10.0]
+    assert [snapshot.scans for snapshot in host.snapshots] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("planned", "now", "expected"),
+    [
+        (float("-inf"), 100.0, 105.0),  # the first
+        (100.0, 100.0, 105.0),
+        (100.0, 100.3, 105.0),  # on the grid
+        (100.0, 104.9, 105.0),
+        (100.0, 105.0, 110.0),
+        (100.0, 170.0, 175.0),  # a turn that took too long: no rush to catch up
+        (100.0, 97.0, 102.0),  # out of turn, by a reload
+        (3600.0, 97.0, 102.0),  # by one that makes the interval shorter
+    ],
+)
+def test_the_next_scan_keeps_to_the_grid(planned: float, now: float, expected: float) -> None:
+    assert next_scan(planned, now, 5.0) == expected
+
+
+@pytest.mark.parametrize(("on_stop", "value"), [("keep", -900), ("restore", 3)])
+def test_on_stop_values_stay_or_go_back(stage: Stage, on_stop: str, value: int) -> None:
+    stage.fake.add(POSTGRES, oom_score_adj=3)
+    stage.play(iter([at(1.0, stop=True)]), DB, on_stop=on_stop)
+
+    assert stage.fake.oom_score_adj(7) == value
+
+
+def test_on_stop_children_forked_a_moment_ago_get_their_value_back_too(stage: Stage) -> None:
+    stage.fake.add(POSTGRES, oom_score_adj=3)
+
+    def story() -> Story:
+        child = Fake(8, comm=b"sh", parent=7, start_ticks=200)
+        stage.fake.add(child, oom_score_adj=-900)
+        yield at(1.0, stop=True)
+
+    stage.play(story(), named("postgres", -900, descendants="reset"), on_stop="restore")
+
+    assert (stage.fake.oom_score_adj(7), stage.fake.oom_score_adj(8)) == (3, 3)
+
+
+def test_a_dry_run_says_what_it_would_do(stage: Stage, logged: list[str]) -> None:
+    stage.fake.add(POSTGRES, oom_score_adj=3)
+    host = stage.play(iter([at(1.0, stop=True)]), DB, dry_run=True, on_stop="restore")
+
+    assert stage.fake.oom_score_adj(7) == 3
+    assert "process 7 'postgres', rule rule-postgres: would set 3 -> -900" in logged
+    assert host.snapshots[-1].adjustments == {}
+    assert not stage.path.exists()
+
+
+# -- reload ----------------------------------------------------------------------------------------
+
+
+def test_a_good_reload_is_in_force_at_once(stage: Stage, logged: list[str]) -> None:
+    stage.fake.add(POSTGRES, oom_score_adj=3)
+    stage.fake.add(Fake(8, comm=b"nginx"), oom_score_adj=4)
+    seen = []
+
+    def story() -> Story:
+        stage.file = Config((WEB,), metrics_listen=Address("127.0.0.1", 1))
+        yield at(1.0, reload=True)
+        seen.append((stage.fake.oom_score_adj(7), stage.fake.oom_score_adj(8)))
+        yield at(2.0, stop=True)
+
+    host = stage.play(story(), DB)
+
+    assert seen == [(3, 300)]
+    assert stage.served == [Address("127.0.0.1", 1)]
+    assert "reloaded: 1 rules" in logged
+    assert host.told[3:8] == [
+        "RELOADING=1",
+        "(published)",
+        "READY=1",
+        "WATCHDOG=1",
+        "STATUS=1 processes under 1 rules, memory pressure ok",
+    ]
+    assert [snapshot.reload_successful for snapshot in host.snapshots] == [True, True]
+    assert [rule.name for rule in host.snapshots[-1].rules] == ["rule-nginx"]
+
+
+FAULTS: dict[str, Exception] = {
+    "faults": ConfigError(
+        [Fault("x.yaml", 4, 7, "a\nb is wrong"), Fault("x.yaml", 5, 1, "so is c")]
+    ),
+    "unreadable": FileNotFoundError(2, "No such file or directory", "x.yaml"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_reload_leaves_all_as_it_is(stage: Stage, logged: list[str], fault: str) -> None:
+    stage.fake.add(POSTGRES)
+
+    def story() -> Story:
+        good = stage.file
+        stage.file = FAULTS[fault]
+        yield at(1.0, reload=True)
+        stage.fake.set_oom_score_adj(7, 5)
+        yield at(6.5)
+        stage.file = good
+        yield at(7.0, reload=True)
+        yield at(8.0, stop=True)
+
+    host = stage.play(story(), DB)
+
+    assert stage.fake.oom_score_adj(7) == -900
+    assert [snapshot.reload_successful for snapshot in host.snapshots] == [True, False, False, True]
+    assert [rule.name for rule in host.snapshots[1].rules] == ["rule-postgres"]
+    assert host.told.count("READY=1") == 3  # systemd waits for it after every reload
+    assert any("stay in force" in line for line in logged)
+    assert all(line == printable(line) for line in logged)
+
+
+def test_the_time_of_the_last_good_reload_stands_after_a_bad_one(stage: Stage) -> None:
+    def story() -> Story:
+        stage.file = FAULTS["faults"]
+        yield at(1.0, reload=True)
+        yield at(2.0, stop=True)
+
+    host = stage.play(story(), DB)
+    times = [snapshot.reload_success_unix_seconds for snapshot in host.snapshots]
+
+    assert times[0] == times[1] > 1_600_000_000
+
+
+def test_a_reload_whose_address_is_taken_is_a_bad_one(stage: Stage, logged: list[str]) -> None:
+    def story() -> Story:
+        stage.file = Config((WEB,))
+        stage.refuse_address = True
+        yield at(1.0, reload=True)
+        yield at(2.0, stop=True)
+
+    host = stage.play(story(), DB)
+
+    assert [rule.name for rule in host.snapshots[-1].rules] == ["rule-postgres"]
+    assert not host.snapshots[-1].reload_successful
+    assert any("Address already in use" in line for line in logged)
+
+
+def test_a_shorter_interval_counts_from_the_reload(stage: Stage) -> None:
+    def story() -> Story:
+        stage.file = Config((DB,), interval_seconds=1.0)
+        yield at(10.0, reload=True)
+        yield at(10.5, stop=True)
+
+    host = stage.play(story(), DB, interval_seconds=3600.0)
+
+    assert host.waits == [3600.0, 11.0]
+
+
+# -- pressure --------------------------------------------------------------------------------------
+
+PRESSURE = PressureSettings(
+    warning=(Threshold("some", "avg10", 20.0),),
+    critical=(Threshold("full", "avg10", 10.0),),
+    clear_after_seconds=30.0,
+)
+
+
+def test_a_change_of_level_is_news_once(stage: Stage, logged: list[str]) -> None:
+    stage.fake.pressure()
+
+    def story() -> Story:
+        stage.fake.pressure(some=25.0)
+        yield at(1.0)
+        yield at(2.0)
+        stage.fake.pressure(some=60.0, full=12.5)
+        yield at(3.0)
+        stage.fake.pressure()
+        yield at(20.0)
+        yield at(33.5)
+        yield at(34.0, stop=True)
+
+    host = stage.play(story(), DB, pressure=PRESSURE)
+    told = [line for line in logged if "memory pressure" in line]
+
+    assert [snapshot.level for snapshot in host.snapshots] == [
+        "ok", "warning", "warning", "critical", "critical", "ok",
+    ]  # fmt: skip
+    assert [line.partition(" (")[0] for line in told] == [
+        "memory pressure: ok -> warning",
+        "memory pressure: warning -> critical",
+        "memory pressure: critical -> ok",
+    ]
+    assert "STATUS=0 processes under 1 rules, memory pressure critical" in host.told
+    assert host.snapshots[3].pressure is not None
+    assert host.snapshots[3].pressure.full_avg10 == 12.5
+
+
+def test_a_machine_without_pressure_has_everything_else(stage: Stage) -> None:
+    stage.fake.add(POSTGRES)
+    host = stage.play(iter([at(5.0), at(6.0, stop=True)]), DB)
+
+    assert pressure_file(stage.fake.root) is None
+    assert host.snapshots[-1].pressure is None
+    assert stage.fake.oom_score_adj(7) == -900
+
+
+def test_pressure_that_cannot_be_read_is_said_once(stage: Stage, logged: list[str]) -> None:
+    (stage.fake.root / "pressure").mkdir()
+    (stage.fake.root / "pressure/memory").symlink_to(
+        "/proc/self/mem"
+    )  # EIO, as it would EOPNOTSUPP
+    host = stage.play(iter([at(1.0), at(2.0), at(3.0, stop=True)]), DB)
+
+    assert sum("pressure cannot be read" in line for line in logged) == 1
+    assert host.snapshots[-1].pressure is None
+
+
+# -- the snapshot ----------------------------------------------------------------------------------
+
+
+def test_the_snapshot_adds_up_what_each_rule_holds(stage: Stage) -> None:
+    for pid in (7, 8):
+        stage.fake.add(Fake(pid, comm=b"postgres", anon_kib=100, swap_kib=10))
+    stage.fake.add(Fake(9, comm=b"nginx", anon_kib=1))
+    host = stage.play(iter([at(1.0, stop=True)]), DB, WEB, named("absent", 1))
+    snapshot = host.snapshots[0]
+
+    assert {rule: totals[:] for rule, totals in snapshot.totals.items()} == {
+        "rule-postgres": (2, 200 * 1024, 20 * 1024),
+        "rule-nginx": (1, 1024, 0),
+    }
+    assert sorted(process.id.pid for process in snapshot.processes) == [7, 8, 9]
+    assert snapshot.adjustments == {("rule-postgres", "applied"): 2, ("rule-nginx", "applied"): 1}
+    assert snapshot.features == {"psi": True, "kernel_log": False}
+    assert snapshot.scan_buckets[-1][1] == 1
+
+
+def test_a_snapshot_does_not_change_any_more(stage: Stage) -> None:
+    def story() -> Story:
+        stage.fake.add(POSTGRES)
+        yield at(5.0)
+        yield at(6.0, stop=True)
+
+    first, second = stage.play(story(), DB).snapshots
+
+    assert (first.processes, first.adjustments) == ((), {})
+    assert len(second.processes) == 1
+
+
+def test_what_is_not_carried_out_is_said_at_the_start(stage: Stage, logged: list[str]) -> None:
+    stage.play(iter([at(1.0, stop=True)]), named("x", -1, shield="preference"))
+
+    assert any(line.startswith("shield: not carried out") for line in logged)

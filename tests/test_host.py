@@ -1,0 +1,226 @@
+"""The world outside the loop: real signals, real clocks, a real socket of systemd's."""
+
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from snapshots import BASE
+
+from oomwatchd.host import HEARTBEAT_SECONDS, SystemHost, heartbeat_seconds, reloading
+from oomwatchd.model import Address
+from oomwatchd.server import Reporter
+from oomwatchd.systemd.notify import Notifier
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SLACK_SECONDS = 1.0  # this machine is busy and shared
+LATER_SECONDS = 60.0  # nobody waits so long: something else ends the wait
+
+
+@pytest.fixture
+def reporter() -> Iterator[Reporter]:
+    reporter = Reporter(None, None, stale_seconds=15.0)
+    yield reporter
+    reporter.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5.0)
+        yield manager
+
+
+@pytest.fixture
+def watchdog_seconds() -> float:
+    return 1.5
+
+
+@pytest.fixture
+def host(
+    manager: socket.socket, reporter: Reporter, watchdog_seconds: float
+) -> Iterator[SystemHost]:
+    """What it has opened and set is taken back, for the next test."""
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
+    environment = {
+        "NOTIFY_SOCKET": manager.getsockname(),
+        "WATCHDOG_USEC": str(int(watchdog_seconds * 1e6)),
+    }
+    notifier = Notifier(environment)
+    host = SystemHost(notifier, reporter)
+    yield host
+    writing_end = signal.set_wakeup_fd(-1)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    os.close(writing_end)
+    os.close(host._pipe)
+    assert notifier._socket is not None
+    notifier._socket.close()
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def later() -> float:
+    return time.monotonic() + LATER_SECONDS
+
+
+# -- waiting ---------------------------------------------------------------------------------------
+
+
+def test_a_wait_ends_at_its_time_and_not_before(host: SystemHost) -> None:
+    started = time.monotonic()
+    wake = host.wait(started + 0.2)
+    waited_seconds = time.monotonic() - started
+
+    assert 0.2 <= waited_seconds < 0.2 + SLACK_SECONDS
+    assert (wake.reload, wake.stop) == (False, False)
+
+
+def test_a_time_that_has_passed_is_not_waited_for(host: SystemHost) -> None:
+    started = time.monotonic()
+    host.wait(started - 10.0)
+    host.wait(float("-inf"))
+
+    assert time.monotonic() - started < SLACK_SECONDS
+
+
+def test_no_wait_is_longer_than_a_heartbeat(host: SystemHost) -> None:
+    started = time.monotonic()
+    host.wait(later())
+    waited_seconds = time.monotonic() - started
+
+    assert 0.45 <= waited_seconds < 0.5 + SLACK_SECONDS  # a third of the watchdog's time
+
+
+@pytest.mark.parametrize(
+    ("watchdog_seconds", "expected"),
+    [(None, HEARTBEAT_SECONDS), (60.0, HEARTBEAT_SECONDS), (3.0, 1.0), (0.3, 0.1)],
+)
+def test_systemd_hears_of_us_three_times_in_the_watchdog_s_time(
+    watchdog_seconds: float | None, expected: float
+) -> None:
+    assert heartbeat_seconds(watchdog_seconds) == pytest.approx(expected)
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("watchdog_seconds", [60.0])  # so that no heartbeat ends it instead
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (signal.SIGHUP, (True, False)),
+        (signal.SIGTERM, (False, True)),
+        (signal.SIGINT, (False, True)),
+    ],
+)
+def test_a_signal_before_the_wait_ends_it_at_once(
+    host: SystemHost, number: int, expected: tuple[bool, bool]
+) -> None:
+    started = time.monotonic()
+    send(number)
+    wake = host.wait(later())
+
+    assert time.monotonic() - started < SLACK_SECONDS
+    assert (wake.reload, wake.stop) == expected
+    assert host.wait(time.monotonic())[1:] == (False, False)  # heard once
+
+
+@pytest.mark.parametrize("watchdog_seconds", [60.0])
+def test_a_signal_during_the_wait_ends_it(host: SystemHost) -> None:
+    started = time.monotonic()
+    timer = threading.Timer(0.1, send, [signal.SIGHUP])
+    timer.start()
+    wake = host.wait(later())
+    timer.join()
+
+    assert wake.reload
+    assert time.monotonic() - started < 0.1 + SLACK_SECONDS
+
+
+def test_signals_that_come_together_are_all_heard(host: SystemHost) -> None:
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        send(number)
+    wake = host.wait(later())
+
+    assert (wake.reload, wake.stop) == (True, True)
+
+
+def test_a_flood_of_signals_neither_blocks_nor_is_lost(host: SystemHost) -> None:
+    for _ in range(70_000):  # more than the pipe holds
+        signal.raise_signal(signal.SIGHUP)
+    wakes = [host.wait(time.monotonic()) for _ in range(30)]
+    send(signal.SIGTERM)
+    stop = host.wait(later())
+
+    assert wakes[0].reload
+    assert not wakes[-1].reload
+    assert stop.stop
+
+
+def test_the_end_of_a_time_limit_is_no_order(host: SystemHost) -> None:
+    """The alarm of a hostile command line comes through the same pipe."""
+    handler = signal.signal(signal.SIGVTALRM, lambda _number, _frame: None)
+    signal.raise_signal(signal.SIGVTALRM)
+    wake = host.wait(later())
+    signal.signal(signal.SIGVTALRM, handler)
+
+    assert (wake.reload, wake.stop) == (False, False)
+
+
+# -- clocks, systemd, metrics ----------------------------------------------------------------------
+
+
+def test_now_is_told_on_both_clocks(host: SystemHost) -> None:
+    before = time.monotonic()
+    now = host.now()
+    started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    age_seconds = now.boot_seconds - started_ticks / os.sysconf("SC_CLK_TCK")
+
+    assert before <= now.seconds <= time.monotonic()
+    assert 0.0 <= age_seconds < 3600.0
+
+
+def test_systemd_hears_what_is_told(host: SystemHost, manager: socket.socket) -> None:
+    host.notify("READY=1", "STATUS=fine")
+
+    assert manager.recv(4096) == b"READY=1\nSTATUS=fine"
+
+
+def test_a_reload_begins_with_the_time_as_systemd_has_it() -> None:
+    before = time.monotonic_ns() // 1000
+    first, second = reloading()
+    name, _, value = second.partition("=")
+
+    assert (first, name) == ("RELOADING=1", "MONOTONIC_USEC")
+    assert before <= int(value) <= time.monotonic_ns() // 1000
+
+
+def test_a_snapshot_is_published_and_grows_stale_after_three_heartbeats(
+    host: SystemHost, reporter: Reporter
+) -> None:
+    reporter.rebind(Address("127.0.0.1", 0))
+    host.publish(BASE)
+    assert reporter.address is not None
+    with urllib.request.urlopen(f"http://127.0.0.1:{reporter.address.port}/metrics") as answer:
+        shown = answer.read().decode()
+
+    assert f'version="{BASE.version}"' in shown
+    assert reporter.stale_seconds == pytest.approx(1.5)
+
+
+def test_what_wakes_the_loop_is_not_inherited(host: SystemHost) -> None:
+    poll = select.poll()
+    poll.register(host._pipe, select.POLLIN)
+
+    assert poll.poll(0) == []
+    assert not os.get_inheritable(host._pipe)

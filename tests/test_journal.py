@@ -1,0 +1,228 @@
+"""The log: what each piece of news reads like, how often, and that nobody can forge a line."""
+
+import contextlib
+import logging
+import pty
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oomwatchd.journal import LINES_PER_TURN, JournalFormatter, Narrator, log
+from oomwatchd.model import Change, ProcessId
+from oomwatchd.record import Adjustment, Drift, GaveUp, Guarded, LedgerFailed, News
+from oomwatchd.text import decoded
+
+ID = ProcessId(7, 100)
+MIB = 1 << 20
+
+
+def adjustment(result: str = "applied", comm: str = "postgres", reason: str = "") -> Adjustment:
+    change = Change(ID, comm, "db", -900)
+    return Adjustment(change, 0, result, reason)  # type: ignore[arg-type]  # one of Result
+
+
+class Told(logging.Handler):
+    """What was logged, as the journal gets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JournalFormatter())
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines += self.format(record).split("\n")
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    handler, level, propagate = Told(), log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    yield handler.lines
+    log.removeHandler(handler)
+    log.setLevel(level)
+    log.propagate = propagate
+
+
+def lines_of(item: News, *, dry_run: bool = False) -> list[str]:
+    return [text for _, text in Narrator(dry_run=dry_run).lines(item)]
+
+
+@pytest.mark.parametrize(
+    ("item", "line"),
+    [
+        (adjustment(), "<6>process 7 'postgres', rule db: set 0 -> -900"),
+        (adjustment("restored"), "<6>process 7 'postgres', rule db: set 0 -> -900"),
+        (
+            adjustment("refused", reason="EACCES"),
+            "<4>process 7 'postgres', rule db: refused (EACCES); said once for rule db",
+        ),
+        (
+            Drift(ID, "postgres", "db", -900, 5, yielded=False),
+            "<4>process 7 'postgres': somebody changed -900 of rule db to 5; set again",
+        ),
+        (
+            Drift(ID, "postgres", "db", -900, 5, yielded=True),
+            "<4>process 7 'postgres': somebody changed -900 of rule db to 5; left at that",
+        ),
+        (
+            GaveUp(ID, "postgres", "matching its command line took too long"),
+            "<4>process 7 'postgres': matching its command line took too long; no rule for it",
+        ),
+        (
+            Guarded(tripped=True, held_bytes=600 * MIB, limit_bytes=512 * MIB),
+            "<4>unkillable_memory_max: processes at -1000 hold 600 MiB, more than 512: set to -999",
+        ),
+        (
+            Guarded(tripped=False, held_bytes=100 * MIB, limit_bytes=512 * MIB),
+            "<4>unkillable_memory_max: processes at -1000 hold 100 MiB again, of 512: "
+            "-1000 is given again",
+        ),
+        (
+            LedgerFailed("No space left on device"),
+            "<3>cannot write the ledger: No space left on device; should this daemon crash now, "
+            "what processes had before will not be put back",
+        ),
+    ],
+)
+def test_each_piece_of_news_is_one_line_with_its_priority(
+    item: News, line: str, told: list[str]
+) -> None:
+    Narrator(dry_run=False).tell([item])
+
+    assert told == [line]
+
+
+@pytest.mark.parametrize("result", ["gone", "drifted"])
+def test_what_is_counted_and_no_news_has_no_line(result: str) -> None:
+    assert lines_of(adjustment(result)) == []
+
+
+def test_a_dry_run_says_would() -> None:
+    [line] = lines_of(adjustment(), dry_run=True)
+
+    assert line == "process 7 'postgres', rule db: would set 0 -> -900"
+
+
+def test_a_refusal_is_told_once_for_each_rule_and_reason(told: list[str]) -> None:
+    narrator = Narrator(dry_run=False)
+    other_rule = Adjustment(Change(ID, "x", "web", 5), 0, "refused", "EACCES")
+    for _ in range(3):
+        narrator.tell(
+            [
+                adjustment("refused", reason="EACCES"),
+                adjustment("refused", reason="EROFS"),
+                other_rule,
+            ]
+        )
+
+    assert [re.findall(r"rule (\w+): refused \((\w+)\)", line) for line in told] == [
+        [("db", "EACCES")],
+        [("db", "EROFS")],
+        [("web", "EACCES")],
+    ]
+
+
+@pytest.mark.parametrize(("news", "lines"), [(0, 0), (1, 1), (20, 20), (21, 21), (5000, 21)])
+def test_a_turn_has_twenty_lines_and_says_how_many_more(
+    news: int, lines: int, told: list[str]
+) -> None:
+    Narrator(dry_run=False).tell([adjustment()] * news)
+
+    assert len(told) == lines
+    if news > LINES_PER_TURN:
+        assert told[-1] == f"<6>and {news - LINES_PER_TURN} more in this turn"
+
+
+def test_news_without_words_is_a_fault_of_ours() -> None:
+    with pytest.raises(TypeError, match="no words"):
+        list(Narrator(dry_run=False).lines("nonsense"))
+
+
+# -- hostile names ---------------------------------------------------------------------------------
+
+FORGERIES = [
+    b"a\n<0>forged",
+    b"a\r<0>forged",
+    b"a\x0b<0>b",
+    b"a\x0c<0>b",
+    b"a\x1c\x1d\x1e<0>b",
+    "a\u2028<0>b".encode(),
+    "a\x85<0>b".encode(),
+    b"\x1b[2J\x1b[1;1H",
+    "\u202egpj".encode(),
+    b"\xff\xfe",
+    b"%s%d%n",
+    b"\0\0",
+]
+
+
+def about(comm: str) -> list[News]:
+    return [
+        adjustment(comm=comm),
+        adjustment("refused", comm, "EACCES"),
+        Drift(ID, comm, "db", -900, 5, yielded=True),
+        GaveUp(ID, comm, "its command line could not be read in time"),
+    ]
+
+
+@pytest.mark.parametrize("comm", FORGERIES)
+def test_a_name_cannot_forge_a_line(comm: bytes, told: list[str]) -> None:
+    news = about(decoded(comm))
+    Narrator(dry_run=False).tell(news)
+
+    assert len(told) == len(news)
+    assert all(re.fullmatch(r"<[46]>process 7 '[ -~]*'.*", line) for line in told)
+    assert all(line.isprintable() for line in told)
+
+
+@given(st.binary(max_size=15))
+def test_no_name_at_all_can(comm: bytes) -> None:
+    for item in about(decoded(comm)):
+        [line] = lines_of(item)
+
+        assert line.isprintable()
+        assert len(line.splitlines()) == 1
+
+
+# -- the form --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [(logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3)],
+)
+def test_levels_are_priorities_of_the_journal(level: int, priority: int) -> None:
+    record = logging.LogRecord("x", level, __file__, 1, "text", None, None)
+
+    assert JournalFormatter().format(record) == f"<{priority}>text"
+
+
+def test_a_traceback_has_its_priority_on_each_line() -> None:
+    try:
+        raise ValueError("broken\n<6>fine")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "x", None, sys.exc_info())
+    lines = JournalFormatter().format(record).split("\n")
+
+    assert len(lines) > 3
+    assert all(line.startswith("<3>") for line in lines)
+
+
+def test_on_a_terminal_there_is_no_priority() -> None:
+    primary, secondary = pty.openpty()
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, "text", None, None)
+    with (
+        open(secondary, "w", encoding="utf-8") as terminal,
+        open(primary, "rb"),
+        contextlib.redirect_stderr(terminal),
+    ):
+        text = JournalFormatter().format(record)
+
+    assert text == "text"
+    assert JournalFormatter().format(record) == "<6>text"
