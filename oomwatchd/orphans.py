@@ -7,7 +7,7 @@ from then on, and nothing tells any more whose descendant it is.
 from contextlib import suppress
 
 from oomwatchd.identify import cgroup_of
-from oomwatchd.kernel.proc import GONE, Look, ProcFs
+from oomwatchd.kernel.proc import GONE, Look, ProcFs, Stat
 from oomwatchd.ledger import Ledger
 from oomwatchd.policy.plan import Claim
 
@@ -19,24 +19,36 @@ def lost_ancestor(look: Look, value: int, proc: ProcFs, ledger: Ledger) -> Claim
     adopted.  Its worker it is not, whatever its name: that would be a child of its own.
     """
     givers = ledger.givers(value)
-    if not givers or not is_adopted(look, proc):
-        return None
-    home = cgroup_of(look.directory)
+    home = cgroup_of(look.directory) if givers else None
     for id, claim in givers:
         giver = proc.stat(id.pid)
         if giver is None or giver.start_ticks != id.start_ticks:
             continue
+        if giver.start_ticks > look.stat.start_ticks or not is_adopted(look, giver, proc):
+            continue
         with suppress(*GONE):
-            older = id.start_ticks <= look.id.start_ticks
-            if older and cgroup_of(proc.directory, f"{id.pid}/cgroup") == home:
+            if cgroup_of(proc.directory, f"{id.pid}/cgroup") == home:
                 return claim._replace(standing="heir")
     return None
 
 
-def is_adopted(look: Look, proc: ProcFs) -> bool:
-    """Whether its parent is a reaper, of another session, and not the one that forked it."""
+def is_adopted(look: Look, giver: Stat, proc: ProcFs) -> bool:
+    """Whether its parent is a reaper, and not the one that forked it.
+
+    In the giver's session, a parent of another one can only be a reaper.  In a session of its own,
+    any parent may have forked it; but pid 1 and the users' managers do not fork for others.
+    """
     try:
         parent = proc.stat(look.stat.parent_pid)
+        if parent is None:
+            return True
+        if parent.session == look.stat.session:
+            return False
+        if look.stat.session == giver.session:
+            return True
+        where = cgroup_of(proc.directory, f"{look.stat.parent_pid}/cgroup")
+    except GONE:
+        return True
     except PermissionError:  # hidepid=1
         return False
-    return parent is None or parent.session != look.stat.session
+    return look.stat.parent_pid == 1 or where.unit_path.endswith("/init.scope")
