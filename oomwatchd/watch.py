@@ -16,6 +16,7 @@ from oomwatchd.model import Config
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Guarded, Record
 
+LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new has come
 FULL_VISITS: Final = 10  # one visit in so many reads everything again
 FULL_VISITS_YOUNG: Final = 2
 # Of the processes under rules, so many are checked and weighed in one second, so that the system
@@ -40,6 +41,8 @@ class Watch:
     ) -> None:
         self.unkillable_bytes = 0
         self._listing: dict[str, int] = {}
+        self._newest: int | None = None
+        self._list_at_seconds = 0.0
         self._proc = proc
         self._population = population
         self._enforcer = enforcer
@@ -55,7 +58,7 @@ class Watch:
 
     def scan(self, now: Moment) -> None:
         self._enforcer.new_turn()
-        self._enforcer.look_at(self._fresh(), now)
+        self._enforcer.look_at(self._fresh(now), now)
         if self._everything:
             self._settle(now)
         self._enforcer.look_at(self._due(now), now)
@@ -64,8 +67,17 @@ class Watch:
         self._enforcer.look_at(self._guard(), now)
         self._enforcer.save_ledger()  # who has ended is in it no more
 
-    def _fresh(self) -> list[int]:
-        """The pids that stand for another process than at the last scan; or all of them."""
+    def _fresh(self, now: Moment) -> list[int]:
+        """The pids that stand for another process than at the last scan; or all of them.
+
+        While no pid has been given out, nobody new can be there, and /proc need not be listed; but
+        now and then it is, for those who have ended.
+        """
+        newest = self._proc.newest_pid()  # before the listing: who comes in between is next
+        idle = newest is not None and newest == self._newest
+        if idle and now.seconds < self._list_at_seconds and not self._everything:
+            return []
+        self._newest, self._list_at_seconds = newest, now.seconds + LISTING_SECONDS
         last, self._listing = self._listing, self._proc.listing()
         if last == self._listing and not self._everything:
             return []

@@ -133,7 +133,7 @@ def look_at_child(child: subprocess.Popen[bytes]) -> Iterator[Look]:
     assert look is not None
     yield look
     look.close()
-    os.close(proc.directory)
+    proc.close()
 
 
 def test_the_kernel_takes_the_value(child: subprocess.Popen[bytes], look_at_child: Look) -> None:

@@ -143,7 +143,7 @@ HEAD = bytes(EVENT_AT)
 
 
 def datagram(what: int, pid: int, *, rest: bytes = bytes(24)) -> bytes:
-    return HEAD + struct.pack("=IIQI", what, 0, 123, pid) + rest
+    return HEAD + struct.pack("=IIQII", what, 0, 123, pid + 1, pid) + rest
 
 
 def test_an_event_is_read_from_its_datagram() -> None:
@@ -155,6 +155,6 @@ def test_an_event_may_end_behind_its_pid() -> None:
     assert event_of(datagram(0x200, 4711, rest=b"")) == (0x200, 4711)
 
 
-@pytest.mark.parametrize("size", [0, 1, 16, 36, 55])
+@pytest.mark.parametrize("size", [0, 1, 16, 36, 59])
 def test_a_datagram_cut_short_is_no_event(size: int) -> None:
     assert event_of(datagram(0x200, 4711)[:size]) == (0, 0)

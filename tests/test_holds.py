@@ -1,6 +1,5 @@
 """Processes under rules, held by descriptors: what is read by them, and how many there may be."""
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -80,7 +79,7 @@ def test_a_process_that_has_ended_says_so() -> None:
     with pytest.raises(ProcessLookupError):
         hold.stat()
     hold.close()
-    os.close(proc.directory)
+    proc.close()
 
 
 def test_what_could_not_be_held_is_taken_as_last_seen(fake: FakeProc, proc: ProcFs) -> None:

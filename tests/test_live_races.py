@@ -55,7 +55,7 @@ def machine() -> Iterator[ProcFs]:
     """The real /proc."""
     reader = ProcFs()
     yield reader
-    os.close(reader.directory)
+    reader.close()
 
 
 def looked_at(machine: ProcFs, pid: int) -> Look:

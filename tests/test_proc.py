@@ -227,7 +227,7 @@ def test_a_real_process_that_has_ended_reads_as_gone() -> None:
     assert not look.still_runs()
     assert proc.look(child.pid) is None
     look.close()
-    os.close(proc.directory)
+    proc.close()
 
 
 def test_the_boot_is_known_by_its_id(proc: ProcFs) -> None:

@@ -1,9 +1,12 @@
 """Those who make us wait, by hostile command lines or by ones that never come."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from fakeproc import Fake
-from world import World
+from world import World, named
 
 from oomwatchd.model import Match, Rule
 from oomwatchd.record import GaveUp
@@ -74,3 +77,39 @@ def test_a_command_line_that_never_comes_leaves_the_others_alone(world: World) -
     assert waiting == [7, 100, 0]
     assert world.values([100, 102]) == [100, 100]
     assert world.record.unreadable >= 1
+
+
+# -- nobody new ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def newest(world: World) -> Iterator[Path]:
+    """The file with the pid given out last, and a daemon that has found it."""
+    path = world.fake.root / "loadavg"
+    path.write_text("0.00 0.00 0.00 1/100 4711\n")
+    world.end()
+    world.start()
+    world.configure(named("db", 100))
+    world.scan()
+    yield path
+    path.write_text("0.00 0.00 0.00 1/100 4799\n")
+
+
+def test_while_no_pid_is_given_out_nobody_new_is_looked_for(world: World, newest: Path) -> None:
+    """A process cannot appear without one; here it does, to see that nobody looks."""
+    world.fake.add(Fake(7, comm=b"db"))
+    world.scan()
+    unseen = world.values([7])
+    newest.write_text("0.00 0.00 0.00 1/100 4712\n")
+    world.scan()
+
+    assert unseen == [0]
+    assert world.values([7]) == [100]
+
+
+@pytest.mark.usefixtures("newest")
+def test_proc_is_listed_now_and_then_all_the_same(world: World) -> None:
+    world.fake.add(Fake(7, comm=b"db"))
+    world.scans(11)
+
+    assert world.values([7]) == [100]

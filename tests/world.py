@@ -64,7 +64,7 @@ class World:
         self.fake.everybody_exits()
         self.scan()
         assert list(self.holds) == []
-        os.close(self.proc.directory)
+        self.proc.close()
 
     def configure(self, *rules: Rule, **settings: Any) -> None:
         self.watch.configure(Config(rules, **settings))

@@ -82,7 +82,7 @@ def rank(arguments: argparse.Namespace, proc: ProcFs, rule_of: RuleOf) -> int:
 
 
 def read_ranking(proc: ProcFs) -> Ranking:
-    """Every process as it is now, but for kernel threads, pid 1, and what holds no memory.
+    """Every process as it is now, but for kernel threads, pid 1, us, and what holds no memory.
 
     A process between vfork and exec is not told from others: it is shown, with the memory that
     it borrows from its parent, though the kernel would pass it over.
@@ -91,7 +91,7 @@ def read_ranking(proc: ProcFs) -> Ranking:
     pids = {int(name) for name in proc.listing()}
     found: list[tuple[ProcessId, Candidate]] = []
     refused = 0
-    for pid in pids - {1}:
+    for pid in pids - {1, os.getpid()}:
         try:
             one = read_candidate(proc, pid, total_pages(memory))
         except PermissionError:

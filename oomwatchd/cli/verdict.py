@@ -2,7 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import Failure, unreadable
@@ -17,6 +17,8 @@ from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import value
 from oomwatchd.policy.rules import MATCH_SECONDS, compiled, needs
 from oomwatchd.text import decoded
+
+PATIENCE_SECONDS: Final = 2.0  # a command may wait for a slow read, where the daemon may not
 
 
 class Verdict(NamedTuple):
@@ -40,7 +42,7 @@ class Judge:
         self._leave_pods = config.kubernetes_pods == "leave"
         self._needs = needs(config.rules) if asked is None else asked
         self._proc = proc
-        self._reader = SlowReader()
+        self._reader = SlowReader(read_seconds=PATIENCE_SECONDS, batch_seconds=PATIENCE_SECONDS)
         self._deadline = Deadline(MATCH_SECONDS, TooSlow)
 
     def verdict(self, pid: int) -> Verdict | None:

@@ -18,7 +18,7 @@ NETLINK_CONNECTOR: Final = 11  # include/uapi/linux/netlink.h
 CN_IDX_PROC: Final = 1  # include/uapi/linux/connector.h
 NLMSG_DONE: Final = 3
 PROC_CN_MCAST_LISTEN: Final = 1  # include/uapi/linux/cn_proc.h
-PROC_EVENT_COMM: Final = 0x200
+PROC_EVENT_FORK: Final = 0x1
 EVENT_AT: Final = 36  # behind nlmsghdr (16 bytes) and cn_msg (20 bytes)
 CAP_SYS_RESOURCE: Final = 24
 WHOLE_UID_RANGE: Final = ["0", "0", "4294967295"]  # the initial user namespace
@@ -33,7 +33,8 @@ class Missing(Exception):
 def process_events() -> None:
     """The kernel tells of each exec; but only in its first namespaces, and elsewhere is silent.
 
-    So we ask, give this thread a name, and wait to hear of that.
+    So we ask, start a thread, and wait to hear of that.  (A name given to a thread would be less
+    trouble, but is told since Linux 5.17 or so only.)
 
     Source:  drivers/connector/cn_proc.c.
     """
@@ -43,12 +44,13 @@ def process_events() -> None:
         operation = struct.pack("=I", PROC_CN_MCAST_LISTEN)
         message = struct.pack("=IIIIHH", CN_IDX_PROC, 1, 0, 0, len(operation), 0) + operation
         link.send(struct.pack("=IHHII", 16 + len(message), NLMSG_DONE, 0, 0, 0) + message)
-        own_thread = threading.get_native_id()
-        Path(f"/proc/self/task/{own_thread}/comm").write_text("oomwatchd", encoding="ascii")
+        thread = threading.Thread(target=threading.get_ident)
+        thread.start()
+        thread.join()
         until = time.monotonic() + ANSWER_SECONDS
         while select.select([link], [], [], max(until - time.monotonic(), 0.0))[0]:
-            event = link.recv(4096)  # others' too, if somebody else listens
-            if event_of(event) == (PROC_EVENT_COMM, own_thread):
+            event = link.recv(4096)  # others' too
+            if event_of(event) == (PROC_EVENT_FORK, os.getpid()):
                 return
             if time.monotonic() >= until:
                 break
@@ -56,10 +58,10 @@ def process_events() -> None:
 
 
 def event_of(datagram: bytes) -> tuple[int, int]:
-    """What happened, and to which thread; (0, 0) for anything else."""
-    if len(datagram) < EVENT_AT + 20:
+    """What happened, and in which process (of a fork: in the parent); (0, 0) for anything else."""
+    if len(datagram) < EVENT_AT + 24:
         return 0, 0
-    what, _cpu, _timestamp, pid = struct.unpack_from("=IIQI", datagram, EVENT_AT)
+    what, _cpu, _timestamp, _thread, pid = struct.unpack_from("=IIQII", datagram, EVENT_AT)
     return what, pid
 
 

@@ -46,7 +46,11 @@ class Batch(Generic[T]):
 class PatientReader(Generic[T]):
     """Has jobs done by a thread of its own, which is left behind when a job hangs."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, read_seconds: float = READ_SECONDS, batch_seconds: float = BATCH_SECONDS
+    ) -> None:
+        self._read_seconds = read_seconds
+        self._batch_seconds = batch_seconds
         self._queue: queue.SimpleQueue[Batch[T] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._left_behind: list[threading.Thread] = []
@@ -65,7 +69,7 @@ class PatientReader(Generic[T]):
 
         Raises:  whatever a job raises.
         """
-        until = time.monotonic() + BATCH_SECONDS
+        until = time.monotonic() + self._batch_seconds
         answers: list[T | None] = []
         while len(answers) < len(jobs):
             if time.monotonic() >= until or self.hanging >= STUCK_LIMIT:
@@ -82,7 +86,7 @@ class PatientReader(Generic[T]):
             done, now = len(batch.answers), time.monotonic()
             if done > seen:
                 seen, since = done, now
-            if now >= until or now - since >= READ_SECONDS:
+            if now >= until or now - since >= self._read_seconds:
                 return self._leave_behind(batch)
         if batch.failure is not None:
             raise batch.failure
