@@ -88,7 +88,7 @@ def test_the_faults_shown_are_those_that_are_told() -> None:
 def test_the_scripts_named_are_there_and_can_be_run() -> None:
     named = set(re.findall(r"^(script/\S+|\.ci/\S+)", "\n".join(blocks("sh")), re.MULTILINE))
 
-    assert named == {"script/install", "script/run", "script/test"}
+    assert named == {"script/install", "script/run", "script/test", "script/test-vm"}
     assert all(os.access(ROOT / name, os.X_OK) for name in named)
 
 
