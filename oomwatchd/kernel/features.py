@@ -18,7 +18,7 @@ NETLINK_CONNECTOR: Final = 11  # include/uapi/linux/netlink.h
 CN_IDX_PROC: Final = 1  # include/uapi/linux/connector.h
 NLMSG_DONE: Final = 3
 PROC_CN_MCAST_LISTEN: Final = 1  # include/uapi/linux/cn_proc.h
-PROC_EVENT_FORK: Final = 0x1
+PROC_EVENT_EXIT: Final = 0x80000000
 EVENT_AT: Final = 36  # behind nlmsghdr (16 bytes) and cn_msg (20 bytes)
 CAP_SYS_RESOURCE: Final = 24
 WHOLE_UID_RANGE: Final = ["0", "0", "4294967295"]  # the initial user namespace
@@ -33,8 +33,8 @@ class Missing(Exception):
 def process_events() -> None:
     """The kernel tells of each exec; but only in its first namespaces, and elsewhere is silent.
 
-    So we ask, start a thread, and wait to hear of that.  (A name given to a thread would be less
-    trouble, but is told since Linux 5.17 or so only.)
+    So we ask, have a thread start and end, and wait to hear of its end.  (A name given to a thread
+    would be less trouble, but is told since Linux 5.17 or so only.)
 
     Source:  drivers/connector/cn_proc.c.
     """
@@ -50,7 +50,7 @@ def process_events() -> None:
         until = time.monotonic() + ANSWER_SECONDS
         while select.select([link], [], [], max(until - time.monotonic(), 0.0))[0]:
             event = link.recv(4096)  # others' too
-            if event_of(event) == (PROC_EVENT_FORK, os.getpid()):
+            if event_of(event) == (PROC_EVENT_EXIT, os.getpid()):
                 return
             if time.monotonic() >= until:
                 break
@@ -58,7 +58,7 @@ def process_events() -> None:
 
 
 def event_of(datagram: bytes) -> tuple[int, int]:
-    """What happened, and in which process (of a fork: in the parent); (0, 0) for anything else."""
+    """What happened, and in which process; (0, 0) for anything else."""
     if len(datagram) < EVENT_AT + 24:
         return 0, 0
     what, _cpu, _timestamp, _thread, pid = struct.unpack_from("=IIQII", datagram, EVENT_AT)

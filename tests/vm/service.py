@@ -18,8 +18,8 @@ Metrics = dict[str, float]
 
 def install(machine: Machine, deb: Path) -> None:
     """The package as a user would install it; its dependencies are in the image."""
-    machine.put("/root/oomwatchd.deb", deb.read_bytes())
-    machine.run("dpkg", "-i", "/root/oomwatchd.deb", timeout_seconds=180.0)
+    machine.put("/var/tmp/oomwatchd.deb", deb.read_bytes())
+    machine.run("dpkg", "-i", "/var/tmp/oomwatchd.deb", timeout_seconds=180.0)
     machine.wait("the service is active", lambda: is_active(machine))
 
 
