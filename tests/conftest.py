@@ -1,6 +1,7 @@
 """What holds for every test: it leaves no descriptor open and no child behind."""
 
 import os
+import pty
 import subprocess
 import sys
 import tempfile
@@ -61,6 +62,23 @@ def _nothing_is_left_behind() -> Iterator[None]:
     living_still = settled(lambda: children() - children_before)
     assert not open_still, f"descriptors left open: {open_still}"
     assert not living_still, f"children left behind: {living_still}"
+
+
+@pytest.fixture
+def pseudo_terminal() -> tuple[int, int]:
+    """A terminal's two ends, for the test to close."""
+    try:
+        return pty.openpty()
+    except OSError as error:
+        pytest.skip(f"no terminals here, as in a bare chroot: {error}")
+
+
+@pytest.fixture
+def mount_namespaces() -> None:
+    """Whether we may mount things that nobody else sees."""
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no mount namespaces here: {tried.stderr.decode().strip()}")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import pty
 import re
 import sys
 from collections.abc import Iterator
@@ -214,8 +213,8 @@ def test_a_traceback_has_its_priority_on_each_line() -> None:
     assert all(line.startswith("<3>") for line in lines)
 
 
-def test_on_a_terminal_there_is_no_priority() -> None:
-    primary, secondary = pty.openpty()
+def test_on_a_terminal_there_is_no_priority(pseudo_terminal: tuple[int, int]) -> None:
+    primary, secondary = pseudo_terminal
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "text", None, None)
     with (
         open(secondary, "w", encoding="utf-8") as terminal,

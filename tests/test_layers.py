@@ -46,7 +46,7 @@ MAY_USE = {
     "logging": {"journal"},
     "journal": {"daemon", "cli.run"},
     "subprocess": set[str](),
-    "O_WRONLY": {"kernel.adjust", "ledger"},
+    "O_WRONLY": {"kernel.adjust", "ledger", "cli.main"},
     "O_RDWR": {"kernel.features"},  # a pressure trigger is set by writing to the file
     "open for writing": {"ledger"},
     "write_text": {"kernel.features"},  # our own thread's name

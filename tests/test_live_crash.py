@@ -243,7 +243,7 @@ def test_two_hundred_kills_lose_no_value(animals: Herd, daemon: Service) -> None
                 losses += [(restart, one) for one in lost(churners(animals), before)]
 
     assert reader.broken == []
-    assert reader.texts > RESTARTS
+    assert reader.texts > RESTARTS / 4  # or it has not looked while they were written
     assert losses == []
 
     end_churn(animals)

@@ -239,7 +239,7 @@ def test_a_name_cannot_forge_a_line_of_the_log(
     assert comm(child.pid) == name
     assert is_set(child)
     lines = daemon.log_file.read_bytes().split(b"\n")
-    told = [line for line in lines if b"'live" in line or b"kernel" in line]
+    told = [line for line in lines if b"'live" in line or b"kernel:" in line]
     line = f"<6>process {child.pid} {shown}, rule named: set 0 -> {TRAINING}"
     assert told == [line.encode()]
     assert all(line.startswith((b"<6>", b"<4>")) for line in lines if line)

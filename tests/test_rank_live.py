@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 import time
@@ -246,6 +245,7 @@ def test_a_process_that_ends_meanwhile_is_left_out(start: Start, moment: str) ->
 # -- the command -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("mount_namespaces")
 def test_an_ordinary_user_is_told_what_hidepid_hides() -> None:
     """With a /proc of its own, mounted as a hardened machine has it."""
     script = """
@@ -258,14 +258,13 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups "$0" -m oomwatchd rank -
         check=False,
         cwd=Path(__file__).parent.parent,
     )
-    if done.returncode != 0 and os.getuid() != 0:
-        pytest.skip("needs root")
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []  # of nobody's, there is only the command itself
     assert b"not seen: processes of other users" in done.stderr
 
 
+@pytest.mark.usefixtures("mount_namespaces")
 def test_without_a_whole_proc_it_says_which_file_is_missing() -> None:
     script = 'mount -t tmpfs none /proc && exec "$0" -m oomwatchd rank'
     done = subprocess.run(
@@ -274,8 +273,6 @@ def test_without_a_whole_proc_it_says_which_file_is_missing() -> None:
         check=False,
         cwd=Path(__file__).parent.parent,
     )
-    if done.returncode != 66 and os.getuid() != 0:
-        pytest.skip("needs root")
 
     assert (done.returncode, done.stdout) == (66, b"")
     assert done.stderr == b"oomwatchd rank: /proc/meminfo: No such file or directory\n"
@@ -295,8 +292,10 @@ def test_without_a_configuration_no_process_has_a_rule() -> None:
 
 
 @pytest.mark.parametrize(("no_color", "bold"), [("", True), ("1", False)])
-def test_only_a_terminal_gets_bold_and_not_with_no_color(no_color: str, *, bold: bool) -> None:
-    leader, follower = pty.openpty()
+def test_only_a_terminal_gets_bold_and_not_with_no_color(
+    pseudo_terminal: tuple[int, int], no_color: str, *, bold: bool
+) -> None:
+    leader, follower = pseudo_terminal
     with os.fdopen(leader, "rb", buffering=0) as terminal:
         subprocess.run(
             [sys.executable, "-m", "oomwatchd", "rank"],

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pty
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -16,8 +15,8 @@ COLUMNS = [Column("PID", right=True), Column("NAME", cut=True), Column("ADJ", ri
 
 
 @pytest.fixture
-def terminal() -> Iterator[TextIO]:
-    leader, follower = pty.openpty()
+def terminal(pseudo_terminal: tuple[int, int]) -> Iterator[TextIO]:
+    leader, follower = pseudo_terminal
     with os.fdopen(leader, "rb"), os.fdopen(follower, "w") as stream:
         yield stream
 

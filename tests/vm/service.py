@@ -18,8 +18,8 @@ Metrics = dict[str, float]
 
 def install(machine: Machine, deb: Path) -> None:
     """The package as a user would install it; its dependencies are in the image."""
-    machine.put("/var/tmp/oomwatchd.deb", deb.read_bytes())
-    machine.run("dpkg", "-i", "/var/tmp/oomwatchd.deb", timeout_seconds=180.0)
+    machine.put(f"{WORK}/oomwatchd.deb", deb.read_bytes())
+    machine.run("dpkg", "-i", f"{WORK}/oomwatchd.deb", timeout_seconds=180.0)
     machine.wait("the service is active", lambda: is_active(machine))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from .machine import Machine
 from .service import (
+    WORK,
     Training,
     adj,
     configure,
@@ -107,8 +108,8 @@ def test_an_upgrade_keeps_the_values_and_knows_the_old_ones(
     has_adj(protected, training.main, -900)
     before = main_pid(protected)
 
-    protected.put("/var/tmp/newer.deb", newer(deb, tmp_path).read_bytes())
-    protected.run("dpkg", "-i", "/var/tmp/newer.deb", timeout_seconds=180.0)
+    protected.put(f"{WORK}/newer.deb", newer(deb, tmp_path).read_bytes())
+    protected.run("dpkg", "-i", f"{WORK}/newer.deb", timeout_seconds=180.0)
     protected.wait(
         "the new version runs",
         lambda: is_active(protected) and main_pid(protected) not in {0, before},
