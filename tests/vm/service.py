@@ -131,7 +131,8 @@ def start(machine: Machine, unit: str, *command: str, properties: tuple[str, ...
 
 def stop(machine: Machine, *units: str) -> None:
     """Stop *units* and wait until systemd has forgotten them, so that their names are free."""
-    machine.run("systemctl", "stop", *units, check=False)
+    for unit in units:  # one by one: systemd 262 stops none if one of them is not loaded
+        machine.run("systemctl", "stop", unit, check=False)
     machine.run("systemctl", "reset-failed", check=False)
 
     def forgotten() -> bool:
