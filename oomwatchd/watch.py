@@ -23,7 +23,7 @@ FULL_VISITS_YOUNG: Final = 2
 # calls stay in proportion to all processes however many are under rules.
 CHECKS_RATIO: Final = 0.02  # of all processes
 CHECKS_MIN: Final = 48
-WEIGH_SECONDS: Final = 5.0  # what is to be weighed has its turn in this time, but for:
+WEIGH_SECONDS: Final = 10.0  # what is to be weighed has its turn in this time, but for:
 WEIGHINGS_RATIO: Final = 0.01  # of all processes
 WEIGHINGS_MIN: Final = 16
 
