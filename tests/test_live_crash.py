@@ -30,6 +30,7 @@ from oomwatchd.ledger import parsed
 pytestmark = needs_root
 
 RESTARTS: Final = 200
+RESTARTS_MAX: Final = 600  # a busy machine takes more of them for as many looks at the ledger
 FIRST, SECOND, WORKERS = 311, 322, 333
 OURS: Final = {FIRST, SECOND, WORKERS}
 LEADERS: Final = 20
@@ -234,7 +235,9 @@ def test_two_hundred_kills_lose_no_value(animals: Herd, daemon: Service) -> None
     dice = random.Random(2)  # noqa: S311 - no secret
     losses = []
     with LedgerReader(daemon.ledger) as reader, Starter(daemon) as starter:
-        for restart in range(RESTARTS):
+        for restart in range(RESTARTS_MAX):
+            if restart >= RESTARTS and reader.texts > RESTARTS:
+                break
             pid = starter.start()
             time.sleep(dice.uniform(0, LIFE_SECONDS))
             assert starter.end(pid, signal.SIGKILL) == -signal.SIGKILL, daemon.log()
@@ -243,7 +246,7 @@ def test_two_hundred_kills_lose_no_value(animals: Herd, daemon: Service) -> None
                 losses += [(restart, one) for one in lost(churners(animals), before)]
 
     assert reader.broken == []
-    assert reader.texts > RESTARTS / 4  # or it has not looked while they were written
+    assert reader.texts > RESTARTS
     assert losses == []
 
     end_churn(animals)

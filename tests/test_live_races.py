@@ -163,7 +163,7 @@ def test_a_process_that_has_died_is_gone_and_who_got_its_pid_is_left_alone(
 
         assert (result, value) == ("gone", own_value())
 
-    assert reused > 100  # not all, as others on this machine start programs, too
+    assert reused > 1000  # not all, as others on this machine start programs, too
 
 
 def test_a_process_that_dies_anywhere_between_look_and_write_is_gone(machine: ProcFs) -> None:
@@ -175,7 +175,7 @@ def test_a_process_that_dies_anywhere_between_look_and_write_is_gone(machine: Pr
         look.close()
         os.waitpid(child, 0)
 
-    assert results["gone"] > 0
+    assert results["gone"] > 10
     assert results.keys() <= {"applied", "gone"}
 
 
@@ -222,8 +222,8 @@ def test_programs_that_exec_around_the_daemons_writes_never_keep_its_value(
     assert standings(daemon) <= {"released"}
     written = daemon.metric("oomwatchd_adjustments_total", rule="racing", outcome="applied")
     missed = daemon.metric("oomwatchd_adjustments_total", rule="racing", outcome="gone")
-    assert written > 0
-    assert missed > 0
+    assert written > 10
+    assert missed > 10
 
 
 RENAMED = """
@@ -246,16 +246,20 @@ def test_names_that_change_around_the_daemons_writes_never_keep_its_value(
     daemon.start()
 
     command = [sys.executable, "-SI", "live-renamed.py"]
-    children = [animals.start(*command, value=BEFORE) for _ in range(60)]
-    for child in children:
-        wait_for_line(child)
+    children = []
+    for _ in range(8):  # waves, until the daemon has been in among them often enough
+        children += [animals.start(*command, value=BEFORE) for _ in range(60)]
+        for child in children[-60:]:
+            wait_for_line(child)
+        if daemon.metric("oomwatchd_adjustments_total", rule="racing") > 10:
+            break
 
     until(lambda: all(adj(child.pid) == BEFORE for child in children), "all values to be back")
     daemon.turns(5)
 
     assert all(adj(child.pid) == BEFORE for child in children)
     assert standings(daemon) <= {"released"}
-    assert daemon.metric("oomwatchd_adjustments_total", rule="racing") > 0
+    assert daemon.metric("oomwatchd_adjustments_total", rule="racing") > 10
 
 
 def test_a_thousand_processes_that_die_at_once_leave_nothing_behind(
@@ -278,7 +282,7 @@ def test_a_thousand_processes_that_die_at_once_leave_nothing_behind(
 
     assert daemon.claims() == {}
     assert daemon.metric("oomwatchd_rule_processes", rule="racing") == 0
-    assert daemon.metric("oomwatchd_adjustments_total", rule="racing", outcome="applied") > 0
+    assert daemon.metric("oomwatchd_adjustments_total", rule="racing", outcome="applied") > 50
     assert "<3>" not in daemon.log()
 
 
@@ -316,7 +320,7 @@ def test_who_gets_the_pid_of_a_process_under_a_rule_is_left_alone(
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
-    assert len(again) > 0
+    assert len(again) > 20
     assert values == [VALUE] * 40
     assert daemon.metric("oomwatchd_adjustments_total", outcome="restored") == 0
 
