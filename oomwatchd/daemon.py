@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 from oomwatchd import __version__
 from oomwatchd.config import ConfigError, Loaded
 from oomwatchd.enforce import Enforcer
+from oomwatchd.exposure import Exposure
 from oomwatchd.holds import Holds
 from oomwatchd.host import Host, reloading
 from oomwatchd.journal import Narrator, log
+from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.kernel.psi import PressureFile
 from oomwatchd.ledger import Ledger
@@ -19,6 +21,8 @@ from oomwatchd.pending import pending
 from oomwatchd.policy.pressure import PressureState, advance, level
 from oomwatchd.population import Moment, Population
 from oomwatchd.record import Record
+from oomwatchd.shield import Shield
+from oomwatchd.systemd.manager import Spawn
 from oomwatchd.text import printable
 from oomwatchd.watch import Watch
 
@@ -30,6 +34,9 @@ NEVER: Final = float("-inf")
 class Machine(NamedTuple):
     ram_bytes: int
     ticks_per_second: int
+    cgroup_root: Path | None = None  # None: cgroup v1, where there is no systemd-oomd
+    spawn: Spawn | None = None  # a worker that asks systemd; None: there is no asking it
+    spawn_auditor: Spawn | None = None  # None: no audits
 
 
 def serve(daemon: "Daemon", host: Host) -> None:
@@ -37,7 +44,7 @@ def serve(daemon: "Daemon", host: Host) -> None:
     daemon.turn(host.now(), scan=True)
     host.publish(daemon.snapshot())
     host.notify("READY=1", daemon.status())
-    while not (wake := host.wait(daemon.next_scan_seconds)).stop:
+    while not (wake := host.wait(daemon.next_turn_seconds)).stop:
         if wake.reload:
             host.notify(*reloading())
             daemon.reload()
@@ -68,6 +75,7 @@ class Daemon:
         self.next_scan_seconds = NEVER
         self._load = load
         self._rebind = rebind
+        self._missing = features
         self._features = {name: not missing for name, missing in features.items()}
         self._record = Record(dry_run=dry_run)
         self._holds = Holds()
@@ -76,6 +84,14 @@ class Daemon:
         self._watch = Watch(
             proc, population, self._enforcer, ledger, self._record, ram_bytes=machine.ram_bytes
         )
+        self.shield: Shield | None = None
+        if machine.cgroup_root is not None:
+            self.shield = Shield(
+                CgroupFs(machine.cgroup_root), proc, self._holds, ledger, self._record,
+                self._enforcer.save_ledger, machine.spawn, dry_run=dry_run,
+            )  # fmt: skip
+        spawn = machine.spawn_auditor
+        self._exposure = Exposure(spawn) if spawn is not None else None
         self._narrator = Narrator(dry_run=dry_run)
         self._pressure_file = pressure_file(proc.root)
         self._pressure: Pressure | None = None
@@ -85,15 +101,24 @@ class Daemon:
         self._turn_seconds = 0.0
         self._configure(loaded)
 
+    @property
+    def next_turn_seconds(self) -> float:
+        """When to turn, if nothing happens before."""
+        if self.shield is None:
+            return self.next_scan_seconds
+        return min(self.next_scan_seconds, self.shield.due_seconds)
+
     def _configure(self, loaded: Loaded) -> None:
         """Put a configuration in force, and say what it asks for in vain."""
         self.config = loaded.config
         self._watch.configure(loaded.config)
+        if self.shield is not None:
+            self.shield.configure(loaded.config)
         self._reload_successful = True
         self._reload_success_unix_seconds = time.time()
         for warning in loaded.warnings:
             log.warning("%s", printable(str(warning)))
-        for line in pending(loaded.config):
+        for line in pending(loaded.config, self._missing):
             log.warning("%s", line)
 
     def reload(self) -> None:
@@ -122,6 +147,11 @@ class Daemon:
             self.next_scan_seconds = next_scan(
                 self.next_scan_seconds, now.seconds, self.config.interval_seconds
             )
+        if self.shield is not None:
+            self.shield.tend(now, scan=scan)
+        if self._exposure is not None:
+            self._exposure.tend(self._holds, now.seconds)
+            self._record.audited(self._exposure.fault)
         self._feel_pressure(now)
         self._narrator.tell(self._record.take_news())
         self._turn_seconds = time.monotonic()
@@ -163,6 +193,10 @@ class Daemon:
             totals=totals(processes),
             processes=processes,
             adjustments=dict(self._record.adjustments),
+            markings=dict(self._record.markings),
+            movings=dict(self._record.movings),
+            worker_failures=self.shield.worker_failures if self.shield is not None else 0,
+            exposed=None if self._exposure is None else self._exposure.exposed,
             pressure=self._pressure,
             level=self._level,
             features=self._features,
@@ -179,10 +213,16 @@ class Daemon:
         )
 
     def stop(self, now: Moment) -> None:
+        if self._exposure is not None:
+            self._exposure.close()
         if self.config.on_stop == "restore":
             self._watch.scan(now)  # who was forked since the last one has inherited our values, too
             self._enforcer.put_all_back()
+            if self.shield is not None:
+                self.shield.take_all_back(now)
             self._narrator.tell(self._record.take_news())
+        if self.shield is not None:
+            self.shield.close()
 
 
 def pressure_file(root: Path) -> PressureFile | None:

@@ -110,6 +110,7 @@ class Holds:
 
     def __init__(self) -> None:
         self._holds: dict[int, Hold] = {}
+        self._changed: set[int] | None = None  # None: nobody asks
         self._round: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
@@ -124,11 +125,20 @@ class Holds:
     def put(self, hold: Hold) -> None:
         self.drop(hold.id.pid)
         self._holds[hold.id.pid] = hold
+        if self._changed is not None:
+            self._changed.add(hold.id.pid)
 
     def drop(self, pid: int) -> None:
         hold = self._holds.pop(pid, None)
         if hold is not None:
             hold.close()
+            if self._changed is not None:
+                self._changed.add(pid)
+
+    def take_changed(self) -> set[int]:
+        """The pids whose hold is another, or none any more, since the last call; at first, all."""
+        changed, self._changed = self._changed, set()
+        return set(self._holds) if changed is None else changed
 
     def some(self, hand: str, count: int) -> list[Hold]:
         """The next *count* of them, round and round; each *hand* goes its own way."""

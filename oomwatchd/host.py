@@ -52,11 +52,17 @@ class SystemHost:
         self._heartbeat_seconds = heartbeat_seconds(notifier.watchdog_seconds)
         reporter.stale_seconds = 3 * self._heartbeat_seconds
 
+    def attend(self, fd: int) -> None:
+        """From now on a wait also ends when *fd* is readable."""
+        self._poll.register(fd, select.POLLIN)
+
     def now(self) -> Moment:
         return Moment(time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
     def wait(self, until_seconds: float) -> Wake:
-        """Wait for a signal, for *until_seconds* (monotonic), or for the next heartbeat."""
+        """Wait for a signal or what else we attend to, for *until_seconds* (monotonic), or for the
+        next heartbeat.
+        """
         wait_seconds = min(until_seconds - time.monotonic(), self._heartbeat_seconds)
         self._poll.poll(max(wait_seconds, 0.0) * 1000)
         numbers = self._signals()

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from oomwatchd.kernel.cgroup import Membership, parse_cgroup, units_of
+from oomwatchd.kernel.cgroup import CGROUP_ROOT, Membership, parse_cgroup, units_of
+from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.patience import PatientReader
 from oomwatchd.kernel.proc import (
     COMM_LIMIT_BYTES,
@@ -20,8 +21,10 @@ from oomwatchd.kernel.status import read_status
 from oomwatchd.model import CMDLINE_LIMIT_BYTES, Exe, Needs, Process
 from oomwatchd.policy.patterns import globbed
 from oomwatchd.policy.script import script_of
+from oomwatchd.policy.shielding import our_scope
 from oomwatchd.text import decoded
 
+CGROUPS: Final = CgroupFs(CGROUP_ROOT)
 UNTOLD: Final = Membership("", "")
 CGROUP_LIMIT_BYTES: Final = 65536  # a path may be 4 KiB long, in each of a dozen v1 hierarchies
 
@@ -84,7 +87,7 @@ def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity
     if slow.gone:
         return None
     try:
-        membership = cgroup_of(look.directory) if needs.cgroup else None
+        membership = home_of(look.directory) if needs.cgroup else None
         uid = read_status(look.directory).uid if needs.uid else None
     except GONE:
         return None
@@ -134,6 +137,14 @@ def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
             raise
         return UNTOLD
     return parse_cgroup(raw)
+
+
+def home_of(directory: int, cgroups: CgroupFs = CGROUPS) -> Membership:
+    """Where the process lies; or lay, before we moved it to a scope: that loses it no rule."""
+    membership = cgroup_of(directory)
+    scope = our_scope(membership.path)
+    home = cgroups.home_of(scope) if scope is not None else None
+    return Membership(decoded(home), decoded(home)) if home is not None else membership
 
 
 def shown_cmdline(raw: bytes) -> str:

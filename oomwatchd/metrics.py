@@ -6,8 +6,8 @@ Label values come from the configuration or from fixed sets, so that no process 
 
 import gzip
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import (
@@ -17,12 +17,24 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from oomwatchd.model import Level, Pressure, Result, RuleTotals, Snapshot
+from oomwatchd.auditing import KILLERS
+from oomwatchd.model import (
+    Level,
+    MarkingResult,
+    MoveResult,
+    Pressure,
+    Result,
+    RuleTotals,
+    Snapshot,
+)
 
 OUTCOMES: Final[tuple[Result, ...]] = get_args(Result)
+MARKING_RESULTS: Final[tuple[MarkingResult, ...]] = get_args(MarkingResult)
+MOVE_RESULTS: Final[tuple[MoveResult, ...]] = get_args(MoveResult)
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)  # the exported number is the place in this row
 NO_PROCESSES: Final = RuleTotals(processes=0, resident_bytes=0, swap_bytes=0)
 
+T = TypeVar("T", bound=str)
 Row = tuple[Sequence[str], float]  # label values, value
 
 
@@ -47,6 +59,15 @@ def _of_rules(read: Callable[[RuleTotals], float]) -> Callable[[Snapshot], Itera
     ]
 
 
+def _exposed(snapshot: Snapshot) -> Iterable[Row]:
+    """Every rule that protects and every killer; none before the first audit."""
+    if snapshot.exposed is None:
+        return ()
+    count = snapshot.exposed.get
+    names = [rule.name for rule in snapshot.rules if rule.protects]
+    return [((name, killer), count((name, killer), 0)) for name in names for killer in KILLERS]
+
+
 def _adjustments(snapshot: Snapshot) -> Iterable[Row]:
     """Every rule and outcome, 0 included: a rate misses the first step of a series that is new.
 
@@ -56,6 +77,10 @@ def _adjustments(snapshot: Snapshot) -> Iterable[Row]:
     names = {rule.name: None for rule in snapshot.rules}
     names.update((name, None) for name, _ in snapshot.adjustments)
     return [((name, outcome), count((name, outcome), 0)) for name in names for outcome in OUTCOMES]
+
+
+def _outcomes(counts: Mapping[T, int], outcomes: Iterable[T]) -> Iterable[Row]:
+    return [((outcome,), counts.get(outcome, 0)) for outcome in outcomes]
 
 
 def _pressure_ratios(pressure: Pressure | None) -> Iterable[Row]:
@@ -145,12 +170,43 @@ DECLARED: Final = (
         _of_rules(lambda totals: totals.swap_bytes),
     ),
     Declared(
+        "oomwatchd_rule_exposed_processes",
+        "gauge",
+        ("rule", "killer"),
+        "Processes of a rule that protects, which this killer can still take, by the last audit;"
+        " `oomwatchd audit` says why. Left out until there has been one.",
+        _exposed,
+    ),
+    Declared(
         "oomwatchd_adjustments_total",
         "counter",
         ("rule", "outcome"),
         "Changes of oom_score_adj by outcome: applied, gone (the process had ended), refused (by"
         " the kernel), drifted (somebody else changed it), restored (the old value).",
         _adjustments,
+    ),
+    Declared(
+        "oomwatchd_shield_marks_total",
+        "counter",
+        ("outcome",),
+        "Marks on cgroups for systemd-oomd by outcome: applied, repaired (somebody had removed it),"
+        " restored (taken back), refused (by the kernel).",
+        lambda snapshot: _outcomes(snapshot.markings, MARKING_RESULTS),
+    ),
+    Declared(
+        "oomwatchd_shield_moves_total",
+        "counter",
+        ("outcome",),
+        "Processes that were to have a scope of their own by outcome: moved, there (it was in one),"
+        " gone (it had ended), left_alone (in a container), failed.",
+        lambda snapshot: _outcomes(snapshot.movings, MOVE_RESULTS),
+    ),
+    Declared(
+        "oomwatchd_systemd_worker_failures_total",
+        "counter",
+        (),
+        "Workers that ask systemd and hung or broke, each of which was replaced.",
+        _single(lambda snapshot: snapshot.worker_failures),
     ),
     Declared(
         "oomwatchd_memory_pressure_ratio",

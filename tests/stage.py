@@ -56,6 +56,8 @@ class Stage:
         self.file: Config | Exception = Config()
         self.served: list[Address | None] = []
         self.refuse_address = False
+        self.machine = MACHINE
+        self.missing = {"psi": "", "kernel_log": "Permission denied: kills cannot be explained"}
         self._world = World(fake, path)  # closes at the end what a daemon leaves open
 
     def load(self) -> Loaded:
@@ -74,10 +76,9 @@ class Stage:
         self.file = Config(rules, **settings)  # type: ignore[arg-type]  # a test's own keywords
         ledger = Ledger(self.path, BOOT_ID, read_only=dry_run)
         ledger.load()
-        features = {"psi": "", "kernel_log": "Permission denied: kills cannot be explained"}
         daemon = Daemon(
-            self.load(), self.load, self.rebind, ProcFs(self.fake.root), ledger, features, MACHINE,
-            dry_run=dry_run,
+            self.load(), self.load, self.rebind, ProcFs(self.fake.root), ledger, self.missing,
+            self.machine, dry_run=dry_run,
         )  # fmt: skip
         host = ScriptedHost(story)
         serve(daemon, host)

@@ -350,6 +350,10 @@ def test_a_snapshot_does_not_change_any_more(stage: Stage) -> None:
 
 
 def test_what_is_not_carried_out_is_said_at_the_start(stage: Stage, logged: list[str]) -> None:
-    stage.play(iter([at(1.0, stop=True)]), named("x", -1, shield="preference"))
+    stage.missing["systemd"] = "pystemd is not installed"
+    stage.play(iter([at(1.0, stop=True)]), named("x", -1, shield="scope"))
 
-    assert any(line.startswith("shield: not carried out") for line in logged)
+    assert (
+        f"shield: scope is not carried out, for rules {named('x', -1).name} "
+        "(pystemd is not installed)" in logged
+    )

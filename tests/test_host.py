@@ -76,6 +76,20 @@ def later() -> float:
 # -- waiting ---------------------------------------------------------------------------------------
 
 
+def test_a_wait_ends_when_something_attended_to_has_news(host: SystemHost) -> None:
+    reading, writing = os.pipe()
+    host.attend(reading)
+    started = time.monotonic()
+    threading.Timer(0.1, os.write, (writing, b"x")).start()
+    wake = host.wait(later())
+    took_seconds = time.monotonic() - started
+    os.close(reading)
+    os.close(writing)
+
+    assert took_seconds < HEARTBEAT_SECONDS - SLACK_SECONDS
+    assert (wake.stop, wake.reload) == (False, False)
+
+
 def test_a_wait_ends_at_its_time_and_not_before(host: SystemHost) -> None:
     started = time.monotonic()
     wake = host.wait(started + 0.2)

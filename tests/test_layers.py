@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "oomwatchd"
 
-SHARED = {"model", "text"}
+SHARED = {"model", "text", "auditing"}
 PURE = SHARED | {"policy"}
 EDGES = PURE | {"kernel"}
 STATE = EDGES | {"holds", "identify", "ledger", "record"}
@@ -18,26 +18,45 @@ STATE = EDGES | {"holds", "identify", "ledger", "record"}
 MAY_IMPORT = {
     "model": set[str](),
     "text": set[str](),
+    "auditing": {"model"},
     "paths": set[str](),
     "policy": SHARED,
     "kernel": SHARED,
-    "systemd": SHARED,
+    "systemd": EDGES,  # its worker moves processes
     "config": PURE,
     "pending": SHARED,
     "record": SHARED,
     "ledger": PURE,
     "identify": EDGES,
     "holds": EDGES | {"record"},
+    "surroundings": EDGES | {"identify", "systemd"},
+    "auditor": EDGES | {"surroundings", "systemd"},
+    "exposure": STATE | {"systemd"},
     "orphans": EDGES | {"identify", "ledger"},
     "population": STATE,
     "enforce": STATE | {"population", "orphans"},
     "watch": STATE | {"population", "enforce"},
+    "marks": EDGES | {"ledger", "record"},
+    "moves": PURE | {"record", "systemd"},
+    "shield": STATE | {"population", "systemd", "marks", "moves"},
     "journal": SHARED | {"record"},
     "metrics": SHARED,
     "pages": SHARED | {"metrics"},
     "server": SHARED | {"metrics", "pages"},
     "host": SHARED | {"population", "systemd", "server"},
-    "daemon": STATE | {"population", "enforce", "watch", "config", "pending", "journal", "host"},
+    "daemon": STATE
+    | {
+        "population",
+        "enforce",
+        "watch",
+        "shield",
+        "systemd",
+        "exposure",
+        "config",
+        "pending",
+        "journal",
+        "host",
+    },
 }
 TOP = {"cli", "__main__"}  # everything
 
@@ -46,13 +65,17 @@ MAY_USE = {
     "logging": {"journal"},
     "journal": {"daemon", "cli.run"},
     "subprocess": set[str](),
-    "O_WRONLY": {"kernel.adjust", "ledger", "cli.main"},
+    "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "cli.main"},
     "O_RDWR": {"kernel.features"},  # a pressure trigger is set by writing to the file
     "open for writing": {"ledger"},
     "write_text": {"kernel.features"},  # our own thread's name
     "write_bytes": set[str](),
-    "setxattr": set[str](),
-    "kill": set[str](),
+    "setxattr": {"kernel.mark"},
+    "removexattr": {"kernel.mark"},
+    # Children of theirs, when these take too long or have said all.
+    "kill": {"systemd.asking", "systemd.manager", "exposure"},
+    "fork": {"systemd.asking", "systemd.worker"},
+    "posix_spawn": {"systemd.manager"},
     "pidfd_send_signal": set[str](),
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self
 }

@@ -46,12 +46,22 @@ MOVES: list[tuple[str, dict[str, str], float, dict[str, Any], float]] = [
     ),
     ("rule_swap_bytes", {"rule": "model-training"}, 1_048_576, {"totals": TRAINING_TOTALS}, 9),
     (
+        "rule_exposed_processes",
+        {"rule": "model-training", "killer": "systemd_oomd"},
+        2,
+        {"exposed": {}},
+        0,
+    ),
+    (
         "adjustments_total",
         {"rule": "model-training", "outcome": "applied"},
         2,
         {"adjustments": {("model-training", "applied"): 5}},
         5,
     ),
+    ("shield_marks_total", {"outcome": "repaired"}, 1, {"markings": {"repaired": 2}}, 2),
+    ("shield_moves_total", {"outcome": "failed"}, 0, {"movings": {"failed": 2}}, 2),
+    ("systemd_worker_failures_total", {}, 1, {"worker_failures": 2}, 2),
     (
         "memory_pressure_ratio",
         {"kind": "some", "window": "10s"},
