@@ -69,6 +69,7 @@ class Enforcer:
         self._reader = SlowReader()
         self._deadline = Deadline(MATCH_SECONDS, TooSlow)
         self._slow: set[int | str] = set()  # owners whose processes made us wait
+        self._parents: set[int] = set()  # whose claim has changed, with children yet to hear of it
 
     def configure(self, config: Config) -> None:
         self._config = config
@@ -83,6 +84,17 @@ class Enforcer:
             self._slow.clear()
 
     def look_at(self, pids: Sequence[int], now: Moment) -> None:
+        """Look at *pids*, and at the children of those whose claim is another than it was.
+
+        A child may have been looked at before its parent became a match: between the parent's fork
+        and exec, or when both came in one turn and the parent was not due in it.
+        """
+        while pids:
+            self._parents.clear()
+            self._look_at(pids, now)
+            pids = self._population.children(self._parents) if self._parents else ()
+
+    def _look_at(self, pids: Sequence[int], now: Moment) -> None:
         """Look at *pids*, parents before children: what a child is due hangs on its parent."""
         to_come = set(pids)
         later: list[ProcessId] = []
@@ -156,6 +168,7 @@ class Enforcer:
     def _steps(self, look: Look, process: Process, now: Moment) -> Iterator[Step]:
         """The step to take, if *process* is or was under a rule, or its parent is or was."""
         known = self._population.get(look.id)
+        met_before = known is not None
         own = known.claim if known is not None else self._ledger.get(look.id)
         rule = self._rule(look, process)
         parent = self._population.parent_claim(process.parent_pid, look.id)
@@ -174,6 +187,8 @@ class Enforcer:
             rule, before, own, parent, self._rules_by_name, guarded=self.guard_tripped
         )
         if decision is not None:
+            if met_before and not same_standing(own, decision.claim):
+                self._parents.add(look.id.pid)
             known.claim = decision.claim
             self._remember(look.id, decision.claim)
             yield Step(look, process.comm, rule, before, own, decision)
@@ -186,6 +201,7 @@ class Enforcer:
         elif known.program != look.stat.program:
             known.program = look.stat.program
             known.since_boot_seconds = now.boot_seconds
+        known.parent_pid = look.stat.parent_pid
         self._population.appoint_by_age(known, now)
         return known
 
@@ -324,6 +340,11 @@ class Enforcer:
             return None
         change = Change(look.id, decoded(look.stat.comm), claim.rule, claim.before)
         return self._adjust(look, change, now, back=True)
+
+
+def same_standing(one: Claim | None, other: Claim) -> bool:
+    """Whether both mean the same for the children of the process."""
+    return one is not None and (one.rule, one.standing) == (other.rule, other.standing)
 
 
 def owner(look: Look) -> int | str:

@@ -1,7 +1,7 @@
 """The processes there are, what we know of each, and when to look at it again."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Final, NamedTuple
 
 from oomwatchd.holds import Holds
@@ -28,10 +28,13 @@ class Moment(NamedTuple):
 class Known:
     """One process, from one look to the next."""
 
-    __slots__ = ("claim", "due_seconds", "id", "program", "since_boot_seconds", "visits")
+    __slots__ = (
+        "claim", "due_seconds", "id", "parent_pid", "program", "since_boot_seconds", "visits",
+    )  # fmt: skip
 
     def __init__(self, look: Look, claim: Claim | None, since_boot_seconds: float) -> None:
         self.id = look.id
+        self.parent_pid = look.stat.parent_pid
         self.program: int | None = look.stat.program  # None: not known any more, to be read again
         self.since_boot_seconds = since_boot_seconds  # it has run this program
         self.claim = claim
@@ -78,6 +81,11 @@ class Population:
         if known is None or known.id.start_ticks > child.start_ticks:
             return None  # the pid is in use again: that one is not the parent
         return known.claim
+
+    def children(self, parent_pids: Set[int]) -> list[int]:
+        """The pids of all children of theirs that we know, the oldest first."""
+        known = [one for one in self._known.values() if one.parent_pid in parent_pids]
+        return [one.id.pid for one in sorted(known, key=lambda one: one.id.start_ticks)]
 
     def meet(self, look: Look, claim: Claim | None) -> Known:
         """Take in a process that we have not seen before."""

@@ -18,7 +18,6 @@ from oomwatchd.record import Guarded, Record
 
 LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new has come
 FULL_VISITS: Final = 10  # one visit in so many reads everything again
-FULL_VISITS_YOUNG: Final = 2
 # Of the processes under rules, so many are checked and weighed in one second, so that the system
 # calls stay in proportion to all processes however many are under rules.
 CHECKS_RATIO: Final = 0.02  # of all processes
@@ -125,8 +124,7 @@ class Watch:
         A title, a user and a cgroup may change without a trace in the stat line; mostly they do so
         in the first seconds of a program.
         """
-        every = FULL_VISITS_YOUNG if self._population.is_young(known, now) else FULL_VISITS
-        return known.visits % every == 0
+        return self._population.is_young(known, now) or known.visits % FULL_VISITS == 0
 
     def _stirred(self, now: Moment) -> list[int]:
         """Those under rules to look at again: they run something else, or somebody else has
