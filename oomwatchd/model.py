@@ -155,6 +155,18 @@ class Needs(NamedTuple):
     working_directory: bool = False
 
 
+class Heard(NamedTuple):
+    """What the kernel has told of processes since the last time, each pid once."""
+
+    pids: tuple[int, ...] = ()  # they run another program, or have another name or owner
+    forks: tuple[tuple[int, int], ...] = ()  # (parent, child), of those that did no more than that
+    events: int = 0
+    lost: bool = False  # some were dropped, as the buffer was full
+
+
+SILENCE: Final = Heard()
+
+
 # -- changes ---------------------------------------------------------------------------------------
 
 
@@ -238,3 +250,5 @@ class Snapshot:
     unkillable_guard_trips: int = 0
     match_timeouts: int = 0  # command lines given up on, see policy/rules
     unreadable: int = 0  # processes whose command line did not come in time
+    process_events: int = 0  # that the kernel has told us
+    process_events_lost: int = 0  # times that its buffer was full
