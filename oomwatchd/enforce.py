@@ -3,31 +3,27 @@
 look -> identify -> rule -> decide -> remember (ledger) -> adjust -> hold
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
 from typing import Final, NamedTuple
 
 from oomwatchd.holds import Hold
-from oomwatchd.identify import SlowReader, Unreadable, Untried, cgroup_of, identify
+from oomwatchd.identify import SlowReader, Unreadable, Untried, identify, owner
 from oomwatchd.kernel.adjust import Outcome, adjust, read_adj
-from oomwatchd.kernel.cgroup import in_kubernetes_pod
-from oomwatchd.kernel.deadline import Deadline
 from oomwatchd.kernel.proc import GONE, Look, ProcFs
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import Change, Config, Process, ProcessId, Result, Rule
+from oomwatchd.matching import Matcher
+from oomwatchd.model import Change, Process, ProcessId, Result, Rule
 from oomwatchd.orphans import lost_ancestor
 from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import Claim, Decision, decide
-from oomwatchd.policy.rules import MATCH_SECONDS, compiled, first_match, needs
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Drift, Record
 from oomwatchd.text import decoded
 
-# With each process that uses up the time for matching, those behind it have half as much, down to
-# this: a user may have 65,536 users below him (subuid(5)), and so is not one, but many.
-MATCH_LEAST_SECONDS: Final = 0.002
+ANCESTORS_MAX: Final = 8  # generations of them that are looked at first, if nobody has met them
 BATCH: Final = 64  # processes whose directories are open at the same time
 
 
@@ -54,7 +50,7 @@ class Step(NamedTuple):
 
 
 class Enforcer:
-    """Knows the rules in force, and whom it had to wait for."""
+    """Knows whom it had to wait for."""
 
     def __init__(
         self, proc: ProcFs, population: Population, ledger: Ledger, record: Record, *, dry_run: bool
@@ -67,19 +63,13 @@ class Enforcer:
         self._dry_run = dry_run
         self._ignored = frozenset({1, getpid()})
         self._reader = SlowReader()
-        self._deadline = Deadline(MATCH_SECONDS, TooSlow)
+        self.matcher = Matcher()
         self._slow: set[int | str] = set()  # owners whose processes made us wait
         self._parents: set[int] = set()  # whose claim has changed, with children yet to hear of it
 
-    def configure(self, config: Config) -> None:
-        self._config = config
-        self._rules = compiled(config.rules)
-        self._rules_by_name = {rule.name: rule for rule in config.rules}
-        self.needs = needs(config.rules)
-
     def new_turn(self) -> None:
         """Those who made us wait have another try, unless a read of theirs still hangs."""
-        self._deadline.seconds = MATCH_SECONDS
+        self.matcher.new_turn()
         if not self._reader.hanging:
             self._slow.clear()
 
@@ -94,7 +84,7 @@ class Enforcer:
             self._look_at(pids, now)
             pids = self._population.children(self._parents) if self._parents else ()
 
-    def _look_at(self, pids: Sequence[int], now: Moment) -> None:
+    def _look_at(self, pids: Sequence[int], now: Moment, generations: int = ANCESTORS_MAX) -> None:
         """Look at *pids*, parents before children: what a child is due hangs on its parent."""
         to_come = set(pids)
         later: list[ProcessId] = []
@@ -109,15 +99,28 @@ class Enforcer:
                         later.append(look.id)
                     else:
                         ready.append(look)
+                strangers = self._strangers(ready, some) if generations else ()
+                if strangers:
+                    self._look_at(strangers, now, generations - 1)
                 self._treat(ready, now)
         by_age = [id.pid for id in sorted(later, key=lambda id: id.start_ticks)]
         for start in range(0, len(by_age), BATCH):
             with self._looks(by_age[start : start + BATCH]) as looks:
                 self._treat(looks, now)
 
+    def _strangers(self, looks: Sequence[Look], pids: Sequence[int]) -> Sequence[int]:
+        """Parents whom we have not met: one that forked and runs nothing of its own is in no event.
+
+        Parents among *pids* are no strangers: their turn comes first.
+        """
+        parents = dict.fromkeys(look.stat.parent_pid for look in looks if look.stat.alive)
+        return [
+            pid for pid in parents if pid and self._population.at(pid) is None and pid not in pids
+        ]
+
     @contextmanager
     def _looks(self, pids: Sequence[int]) -> Iterator[list[Look]]:
-        """Hold on to those of *pids* that are there, the oldest first."""
+        """Hold on to those of *pids* that are there, in the order to treat them in."""
         with ExitStack() as stack:
             looks = []
             for pid in pids:
@@ -128,12 +131,14 @@ class Enforcer:
                 if look is not None:
                     stack.callback(look.close)
                     looks.append(look)
-            yield sorted(looks, key=lambda look: look.id.start_ticks)
+            yield parents_first(sorted(looks, key=lambda look: look.id.start_ticks))
 
     def _treat(self, looks: Sequence[Look], now: Moment) -> None:
         ready = [look for look in looks if self._concerns_us(look) and not self._waits(look, now)]
         steps: list[Step] = []
-        for look, identity in zip(ready, identify(ready, self.needs, self._reader), strict=True):
+        for look, identity in zip(
+            ready, identify(ready, self.matcher.needs, self._reader), strict=True
+        ):
             if isinstance(identity, Unreadable):
                 self._made_us_wait(look, now)
             elif isinstance(identity, Untried):
@@ -184,10 +189,10 @@ class Enforcer:
         except GONE:
             return
         decision = decide(
-            rule, before, own, parent, self._rules_by_name, guarded=self.guard_tripped
+            rule, before, own, parent, self.matcher.by_name, guarded=self.guard_tripped
         )
         if decision is not None:
-            if met_before and not same_standing(own, decision.claim):
+            if met_before and not decision.claim.means_the_same(own):
                 self._parents.add(look.id.pid)
             known.claim = decision.claim
             self._remember(look.id, decision.claim)
@@ -208,20 +213,11 @@ class Enforcer:
     def _rule(self, look: Look, process: Process) -> Rule | None:
         """The rule that *process* falls under; none, when matching takes too long."""
         try:
-            with self._deadline:
-                rule = first_match(self._rules, process)
+            return self.matcher.rule(look, process)
         except TooSlow:
-            self._deadline.seconds = max(self._deadline.seconds / 2, MATCH_LEAST_SECONDS)
             self._record.match_gave_up(process.id, process.comm)
             self._blame(look)
             return None
-        if rule is None or self._config.kubernetes_pods == "manage":
-            return rule
-        try:
-            path = process.cgroup or cgroup_of(look.directory).path
-        except GONE:
-            return None
-        return None if in_kubernetes_pod(path) else rule
 
     # -- those who make us wait --------------------------------------------------------------------
 
@@ -342,11 +338,13 @@ class Enforcer:
         return self._adjust(look, change, now, back=True)
 
 
-def same_standing(one: Claim | None, other: Claim) -> bool:
-    """Whether both mean the same for the children of the process."""
-    return one is not None and (one.rule, one.standing) == (other.rule, other.standing)
-
-
-def owner(look: Look) -> int | str:
-    """Whom a process is charged to: its user; or, as containers run as root too, root's cgroup."""
-    return read_status(look.directory).uid or cgroup_of(look.directory).path
+def parents_first(looks: Iterable[Look]) -> list[Look]:
+    """*looks* in their order, but a parent before its children: both may start in one tick."""
+    by_pid = {look.id.pid: look for look in looks}
+    ordered: list[Look] = []
+    while by_pid:
+        line = [by_pid.pop(next(iter(by_pid)))]
+        while (parent := by_pid.pop(line[-1].stat.parent_pid, None)) is not None:
+            line.append(parent)
+        ordered += reversed(line)
+    return ordered

@@ -136,6 +136,11 @@ def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
     return parse_cgroup(raw)
 
 
+def owner(look: Look) -> int | str:
+    """Whom a process is charged to: its user; or, as containers run as root too, root's cgroup."""
+    return read_status(look.directory).uid or cgroup_of(look.directory).path
+
+
 def shown_cmdline(raw: bytes) -> str:
     """The arguments joined by one space, as patterns and people see them."""
     return decoded(raw[:CMDLINE_LIMIT_BYTES].rstrip(b"\0").replace(b"\0", b" "))

@@ -29,14 +29,15 @@ MAY_IMPORT = {
     "identify": EDGES,
     "holds": EDGES | {"record"},
     "orphans": EDGES | {"identify", "ledger"},
+    "matching": STATE,
     "population": STATE,
-    "enforce": STATE | {"population", "orphans"},
+    "enforce": STATE | {"population", "orphans", "matching"},
     "watch": STATE | {"population", "enforce"},
     "journal": SHARED | {"record"},
     "metrics": SHARED,
     "pages": SHARED | {"metrics"},
     "server": SHARED | {"metrics", "pages"},
-    "host": SHARED | {"population", "systemd", "server"},
+    "host": EDGES | {"population", "systemd", "server"},
     "daemon": STATE | {"population", "enforce", "watch", "config", "pending", "journal", "host"},
 }
 TOP = {"cli", "__main__"}  # everything
@@ -47,9 +48,9 @@ MAY_USE = {
     "journal": {"daemon", "cli.run"},
     "subprocess": set[str](),
     "O_WRONLY": {"kernel.adjust", "ledger", "cli.main"},
-    "O_RDWR": {"kernel.features"},  # a pressure trigger is set by writing to the file
+    "O_RDWR": {"kernel.psi"},  # a pressure trigger is set by writing to the file
     "open for writing": {"ledger"},
-    "write_text": {"kernel.features"},  # our own thread's name
+    "write_text": set[str](),
     "write_bytes": set[str](),
     "setxattr": set[str](),
     "kill": set[str](),

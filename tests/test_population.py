@@ -57,8 +57,7 @@ class People:
 def people(fake: FakeProc, proc: ProcFs, tmp_path: Path) -> Iterator[People]:
     people = People(fake, proc, tmp_path / "ledger.json")
     yield people
-    for hold in list(people.holds):
-        people.holds.drop(hold.id.pid)
+    people.holds.close()
 
 
 def test_who_has_been_met_is_known_by_pid_and_start(people: People) -> None:
