@@ -9,22 +9,26 @@ from oomwatchd import __version__
 from oomwatchd.config import ConfigError, Loaded
 from oomwatchd.enforce import Enforcer
 from oomwatchd.holds import Holds
-from oomwatchd.host import Host, reloading
+from oomwatchd.host import Host, Wake, Wants, reloading
 from oomwatchd.journal import Narrator, log
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.kernel.psi import PressureFile
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import Address, Level, Pressure, RuleTotals, Snapshot, Tracked
+from oomwatchd.model import SILENCE, Address, Level, Pressure, RuleTotals, Snapshot, Tracked
 from oomwatchd.pending import pending
 from oomwatchd.policy.pressure import PressureState, advance, level
-from oomwatchd.population import Moment, Population
+from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
 from oomwatchd.text import printable
 from oomwatchd.watch import Watch
 
 Load = Callable[[], Loaded]
 Rebind = Callable[[Address | None], None]  # serve the metrics elsewhere; raises OSError
-NEVER: Final = float("-inf")
+ALERT_SECONDS: Final = 10.0  # how long the kernel's call that tasks wait for memory counts
+ALERT_INTERVAL_SECONDS: Final = 1.0  # between two scans, while memory is short
+REPORT_SECONDS: Final = 1.0  # between two reports, while event follows event
+REVISIT_STEP_SECONDS: Final = 0.1  # the young whose time comes within it are seen together
+LATER: Final = float("inf")
 
 
 class Machine(NamedTuple):
@@ -34,18 +38,24 @@ class Machine(NamedTuple):
 
 def serve(daemon: "Daemon", host: Host) -> None:
     """Keep oom_score_adj in line with the rules until told to stop."""
-    daemon.turn(host.now(), scan=True)
+    daemon.listen(host)  # before the first look: nobody comes unseen
+    daemon.turn(Wake(host.now()))
     host.publish(daemon.snapshot())
+    if lacking := host.settle_in():
+        log.info("%s", lacking)
     host.notify("READY=1", daemon.status())
-    while not (wake := host.wait(daemon.next_scan_seconds)).stop:
+    while not (wake := host.wait(daemon.next_turn_seconds)).stop:
         if wake.reload:
             host.notify(*reloading())
             daemon.reload()
-        daemon.turn(wake.now, scan=wake.reload or wake.now.seconds >= daemon.next_scan_seconds)
-        host.publish(daemon.snapshot())
+            daemon.listen(host)
+        daemon.turn(wake)
+        if daemon.has_to_report:
+            host.publish(daemon.snapshot())
         if wake.reload:
             host.notify("READY=1")
-        host.notify("WATCHDOG=1", daemon.status())  # a turn that hangs must not look alive
+        if daemon.has_to_report:
+            host.notify("WATCHDOG=1", daemon.status())  # a turn that hangs must not look alive
     host.notify("STOPPING=1")
     daemon.stop(wake.now)
 
@@ -65,16 +75,23 @@ class Daemon:
         *,
         dry_run: bool,
     ) -> None:
-        self.next_scan_seconds = NEVER
+        self.next_turn_seconds = self._next_scan_seconds = LONG_AGO
+        self._alert_until_seconds = self._reported_seconds = LONG_AGO
+        self.has_to_report = True
         self._load = load
         self._rebind = rebind
         self._features = {name: not missing for name, missing in features.items()}
         self._record = Record(dry_run=dry_run)
         self._holds = Holds()
-        population = Population(self._holds, ledger, machine.ticks_per_second)
-        self._enforcer = Enforcer(proc, population, ledger, self._record, dry_run=dry_run)
+        self._population = Population(self._holds, ledger, machine.ticks_per_second)
+        self._enforcer = Enforcer(proc, self._population, ledger, self._record, dry_run=dry_run)
         self._watch = Watch(
-            proc, population, self._enforcer, ledger, self._record, ram_bytes=machine.ram_bytes
+            proc,
+            self._population,
+            self._enforcer,
+            ledger,
+            self._record,
+            ram_bytes=machine.ram_bytes,
         )
         self._narrator = Narrator(dry_run=dry_run)
         self._pressure_file = pressure_file(proc.root)
@@ -113,18 +130,64 @@ class Daemon:
             self._configure(loaded)
             log.info("reloaded: %d rules", len(self.config.rules))
 
-    def turn(self, now: Moment, *, scan: bool) -> None:
-        """Look at the pressure, and at the processes when their time has come."""
+    def listen(self, host: Host) -> None:
+        """What the next waits are to end for."""
+        wants = Wants(
+            events=self.config.events == "auto" and bool(self.config.rules),
+            forks=any(rule.workers is not None for rule in self.config.rules),
+            pressure=self._pressure_file is not None,
+            exits_fd=self._holds.fileno(),
+        )
+        self._population.told = host.listen(wants)
+        if wants.events and not self._population.told and self._features.get("process_events"):
+            log.warning("process events: not available any more; processes are found by looking")
+
+    def turn(self, wake: Wake) -> None:
+        """Look at those of whom we have heard; at all when their time has come; at the pressure."""
+        now = wake.now
+        if wake.ended:
+            self._watch.bury()
+        self._record.heard(wake.heard)
+        if wake.heard != SILENCE:
+            self._watch.hear(wake.heard, now)
+        if wake.pressed:
+            self._alert_until_seconds = now.seconds + ALERT_SECONDS
+        scan = wake.reload or wake.heard.lost or now.seconds >= self._next_scan_seconds
+        revisit = not scan and now.seconds >= self._population.soon_seconds
         if scan:
-            started = time.monotonic()
-            self._watch.scan(now)
-            self._record.scanned(time.monotonic() - started)
-            self.next_scan_seconds = next_scan(
-                self.next_scan_seconds, now.seconds, self.config.interval_seconds
-            )
-        self._feel_pressure(now)
+            self._scan(now)
+        elif revisit:
+            self._watch.revisit(now)
+        at_once = scan or wake.pressed or not (revisit or wake.ended or wake.heard != SILENCE)
+        if at_once:
+            self._feel_pressure(now)
+        self._plan(now, report=at_once)
         self._narrator.tell(self._record.take_news())
         self._turn_seconds = time.monotonic()
+
+    def _scan(self, now: Moment) -> None:
+        started = time.monotonic()
+        self._watch.scan(now)
+        self._record.scanned(time.monotonic() - started)
+        self._next_scan_seconds = next_scan(
+            self._next_scan_seconds, now.seconds, self.config.interval_seconds
+        )
+
+    def _plan(self, now: Moment, *, report: bool) -> None:
+        """When to scan, to see the young again, and to report; in a storm not after each event."""
+        alert = self._level != "ok" or now.seconds < self._alert_until_seconds
+        if alert:
+            soonest_seconds = now.seconds + ALERT_INTERVAL_SECONDS
+            self._next_scan_seconds = min(self._next_scan_seconds, soonest_seconds)
+        self.has_to_report = report or now.seconds >= self._reported_seconds + REPORT_SECONDS
+        report_seconds = self._reported_seconds + REPORT_SECONDS
+        if self.has_to_report:
+            self._reported_seconds, report_seconds = now.seconds, LATER
+        self.next_turn_seconds = min(
+            self._next_scan_seconds,
+            report_seconds,
+            max(self._population.soon_seconds, now.seconds + REVISIT_STEP_SECONDS),
+        )
 
     def _feel_pressure(self, now: Moment) -> None:
         if self._pressure_file is None:
@@ -176,13 +239,17 @@ class Daemon:
             unkillable_guard_trips=self._record.guard_trips,
             match_timeouts=self._record.match_timeouts,
             unreadable=self._record.unreadable,
+            process_events=self._record.process_events,
+            process_events_lost=self._record.process_events_lost,
         )
 
     def stop(self, now: Moment) -> None:
         if self.config.on_stop == "restore":
-            self._watch.scan(now)  # who was forked since the last one has inherited our values, too
+            self._watch.forget_listing()  # who was forked since has inherited our values, too
+            self._watch.scan(now)
             self._enforcer.put_all_back()
             self._narrator.tell(self._record.take_news())
+        self._holds.close()
 
 
 def pressure_file(root: Path) -> PressureFile | None:

@@ -225,6 +225,20 @@ DECLARED: Final = (
         "Processes whose command line could not be read in time, so that no rule matched on it.",
         _single(lambda snapshot: snapshot.unreadable),
     ),
+    Declared(
+        "oomwatchd_process_events_total",
+        "counter",
+        (),
+        "What the kernel has told of processes: new programs, names, owners and forks.",
+        _single(lambda snapshot: snapshot.process_events),
+    ),
+    Declared(
+        "oomwatchd_process_events_lost_total",
+        "counter",
+        (),
+        "Times that the kernel had more to tell than the buffer held; all were looked at then.",
+        _single(lambda snapshot: snapshot.process_events_lost),
+    ),
 )
 
 

@@ -13,10 +13,5 @@ def pending(config: Config) -> Iterator[str]:
             f"shield: not carried out by this version, for rules {', '.join(shielded)}; "
             "systemd-oomd and OOMPolicy= can still kill what they match"
         )
-    if config.events == "auto" and config.rules:
-        yield (
-            "events: auto is not carried out by this version; "
-            f"processes are looked at every {config.interval_seconds:g} s"
-        )
     if config.incidents != IncidentSettings():
         yield "incidents: not carried out by this version; no incident is written"

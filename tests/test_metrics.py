@@ -82,6 +82,8 @@ MOVES: list[tuple[str, dict[str, str], float, dict[str, Any], float]] = [
     ("unkillable_guard_trips_total", {}, 1, {"unkillable_guard_trips": 2}, 2),
     ("match_timeouts_total", {}, 2, {"match_timeouts": 4}, 4),
     ("unreadable_total", {}, 3, {"unreadable": 5}, 5),
+    ("process_events_total", {}, 40, {"process_events": 41}, 41),
+    ("process_events_lost_total", {}, 2, {"process_events_lost": 3}, 3),
 ]
 MOVED = {name: parameters for name, *parameters in MOVES}
 

@@ -71,8 +71,8 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
     reporter = reporting(
         loaded.config.metrics_listen, None if dry_run else status_socket(directory)
     )
+    host = SystemHost(Notifier(environment), reporter)
     try:
-        host = SystemHost(Notifier(environment), reporter)
         features = probe()
         greet(path, loaded, reporter.address, features)
         proc = ProcFs()
@@ -91,6 +91,7 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
         )
         serve(daemon, host)
     finally:
+        host.close()
         reporter.close()
     return exits.FINE
 
