@@ -248,8 +248,7 @@ class Enforcer:
         known = self._population.get(look.id)
         if known is None:
             known = self._population.meet(look, self._ledger.get(look.id))
-        known.program = None  # unknown, so that the next visit reads it all
-        self._population.appoint(known, now, wait_seconds=0.0)
+        self._population.put_off(known, now)
 
     # -- carrying out ------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ REVISITS_PER_SECOND: Final = 7
 YOUNG_SECONDS: Final = 30.0
 FIRST_AGAIN_SECONDS: Final = 0.5  # a program that gives itself a title has done so by then, or
 AGAIN_FACTOR: Final = 4  # when it is so many times as old: at 0.5, 2 and 8 s
+ASK_AGAIN_SECONDS: Final = 1.0
 NEWBORN_SECONDS: Final = 1.0
 NEWBORN_MAX: Final = 32
 LONG_AGO: Final = float("-inf")
@@ -124,6 +125,14 @@ class Population:
         """Look at it again in *wait_seconds*; if not given, in a round."""
         wait = self.round_seconds if wait_seconds is None else wait_seconds
         self._dates.make(known, now.seconds + wait)
+
+    def put_off(self, known: Known, now: Moment) -> None:
+        """What was to be read of it could not be read now: it has to be asked again, and soon."""
+        known.program = None  # unknown, so that the next visit reads it all
+        if self.told:
+            self._soon.make(known, now.seconds + ASK_AGAIN_SECONDS)
+        else:
+            self.appoint(known, now, wait_seconds=0.0)
 
     def appoint_by_age(self, known: Known, now: Moment) -> None:
         """A young process is looked at soon again; the next time is the later the older it is.

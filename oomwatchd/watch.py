@@ -95,7 +95,8 @@ class Watch:
         self._newest = None
 
     def revisit(self, now: Moment) -> None:
-        """See what has become of those who have just started."""
+        """See what has become of those who have just started, or who had to wait."""
+        self._new_turn(now)
         young = self._population.due_soon(now)
         self._enforcer.look_at(self._changed(young, now), now)
 

@@ -81,7 +81,7 @@ def test_without_events_it_has_not(launching: Machine) -> None:
 def test_in_a_storm_none_is_missed_and_no_event_is_lost(launching: Machine) -> None:
     configure(launching, RULES.format(events="auto"))
     before = metrics(launching)
-    waited_ms, count, missed = launched(launching, 60, 20)
+    waited_ms, count, missed = launched(launching, 25, 20)
     after = metrics(launching)
     heard = after["oomwatchd_process_events_total"] - before["oomwatchd_process_events_total"]
     vm_log.info(
@@ -89,7 +89,7 @@ def test_in_a_storm_none_is_missed_and_no_event_is_lost(launching: Machine) -> N
         count, heard, median(waited_ms), max(waited_ms),
     )  # fmt: skip
 
-    assert count >= 1000
+    assert count >= 400
     assert missed == 0
     assert heard >= count
     assert after["oomwatchd_process_events_lost_total"] == 0.0
