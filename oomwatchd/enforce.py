@@ -137,7 +137,7 @@ class Enforcer:
         ready = [look for look in looks if self._concerns_us(look) and not self._waits(look, now)]
         steps: list[Step] = []
         for look, identity in zip(
-            ready, identify(ready, self.matcher.needs, self._reader), strict=True
+            ready, identify(ready, self.matcher.needs_at_first, self._reader), strict=True
         ):
             if isinstance(identity, Unreadable):
                 self._made_us_wait(look, now)

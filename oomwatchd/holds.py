@@ -1,4 +1,4 @@
-"""The processes under rules: held by a descriptor each, checked for drift, and weighed."""
+"""The processes under rules: held by descriptors, checked for drift, and weighed."""
 
 import os
 import resource

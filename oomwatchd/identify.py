@@ -83,16 +83,11 @@ def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity
         return slow
     if slow.gone:
         return None
-    try:
-        membership = cgroup_of(look.directory) if needs.cgroup else None
-        uid = read_status(look.directory).uid if needs.uid else None
-    except GONE:
-        return None
     arguments = parse_arguments(slow.arguments)
     words = [decoded(argument) for argument in arguments]
     comm = decoded(look.stat.comm)
     script = script_of(words, comm) if words else None
-    return Process(
+    process = Process(
         id=look.id,
         parent_pid=look.stat.parent_pid,
         comm=comm,
@@ -101,10 +96,21 @@ def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity
         script=script,
         script_path=absolute(script, look.directory) if needs.working_directory else None,
         exe=slow.exe,
-        uid=uid,
-        units=units_of(membership.unit_path) if membership else None,
-        cgroup=membership.path if membership else None,
     )
+    return placed(process, look, needs)
+
+
+def placed(process: Process, look: Look, needs: Needs) -> Process | None:
+    """*process* with its owner and its cgroup, as far as they are needed; None if it has gone."""
+    try:
+        uid = read_status(look.directory).uid if needs.uid else None
+        membership = cgroup_of(look.directory) if needs.cgroup else None
+    except GONE:
+        return None
+    if membership is None:
+        return process._replace(uid=uid)
+    units = units_of(membership.unit_path)
+    return process._replace(uid=uid, units=units, cgroup=membership.path)
 
 
 @lru_cache(maxsize=1)

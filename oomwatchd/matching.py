@@ -1,22 +1,37 @@
 """Which rule a process falls under: within a limit of time, and asked once for the same answers."""
 
-from collections.abc import Hashable
-from typing import Final
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, NamedTuple, TypeVar
 
-from oomwatchd.identify import cgroup_of
+from oomwatchd.identify import cgroup_of, placed
 from oomwatchd.kernel.cgroup import in_kubernetes_pod
 from oomwatchd.kernel.deadline import Deadline
 from oomwatchd.kernel.proc import GONE, Look
-from oomwatchd.model import Config, Process, Rule
+from oomwatchd.model import Config, Needs, Process, Rule
 from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import Claim
-from oomwatchd.policy.rules import MATCH_SECONDS, compiled, first_match, needs
+from oomwatchd.policy.rules import (
+    MATCH_SECONDS,
+    CompiledRule,
+    candidates,
+    compiled,
+    first_match,
+    needs,
+)
 
 # With each process that uses up the time for matching, those behind it have half as much, down to
 # this: a user may have 65,536 users below him (subuid(5)), and so is not one, but many.
 MATCH_LEAST_SECONDS: Final = 0.002
-VERDICTS_MAX: Final = 512  # what a build or a shell script starts again and again
-VERDICT_CHARACTERS_MAX: Final = 1024  # so that all of them are 0.5 MiB at most
+KEPT_MAX: Final = 512  # answers: a build or a shell script starts the same again and again
+KEPT_CHARACTERS_MAX: Final = 1024  # so that all of them are 0.5 MiB at most
+T = TypeVar("T")
+
+
+class Candidates(NamedTuple):
+    """The rules that are left for a name and a script, and what else has to be known for them."""
+
+    rules: tuple[CompiledRule, ...]
+    needs: Needs
 
 
 class Matcher:
@@ -29,7 +44,9 @@ class Matcher:
         self._leave_pods = config.kubernetes_pods == "leave"
         self._rules = compiled(config.rules)
         self.by_name = {rule.name: rule for rule in config.rules}
-        self.needs = needs(config.rules)
+        # Whose a process is and where it lies is read when some rule is left that asks for it.
+        self.needs_at_first = needs(config.rules)._replace(uid=False, cgroup=False)
+        self._candidates: dict[Hashable, Candidates] = {}
         self._verdicts: dict[Hashable, Rule | None] = {}
 
     def new_turn(self) -> None:
@@ -43,12 +60,12 @@ class Matcher:
         return rule is not None and rule.workers is not None
 
     def rule(self, look: Look, process: Process) -> Rule | None:
-        """The rule that *process* falls under.
+        """The rule that *process* falls under, of which `needs_at_first` has been read.
 
         Raises:  TooSlow, when matching takes too long; then there is less time for the next one.
         """
         try:
-            rule = self._verdict(process)
+            rule = self._verdict(look, process)
         except TooSlow:
             self._deadline.seconds = max(self._deadline.seconds / 2, MATCH_LEAST_SECONDS)
             raise
@@ -60,17 +77,33 @@ class Matcher:
             return None
         return None if in_kubernetes_pod(path) else rule
 
-    def _verdict(self, process: Process) -> Rule | None:
-        """By all that was read of it; whose it is plays no part in what it falls under."""
-        read = process[2:]  # less its id and its parent's
-        if sum(len(part) for part in read if isinstance(part, str)) > VERDICT_CHARACTERS_MAX:
-            return self._asked(process)
-        if read not in self._verdicts:
-            if len(self._verdicts) >= VERDICTS_MAX:
-                self._verdicts.clear()
-            self._verdicts[read] = self._asked(process)
-        return self._verdicts[read]
+    def _verdict(self, look: Look, process: Process) -> Rule | None:
+        """By all that was read of it; which process it is plays no part in what it falls under."""
+        read = (process.comm, process.long_name, process.script, process.script_path)
+        left = kept(self._candidates, read, lambda: self._left(process))
+        if not left.rules:
+            return None
+        whole = placed(process, look, left.needs)
+        if whole is None:
+            return None
+        return kept(self._verdicts, whole[2:], lambda: self._asked(left.rules, whole))
 
-    def _asked(self, process: Process) -> Rule | None:
+    def _left(self, process: Process) -> Candidates:
+        rules = candidates(self._rules, process)
+        return Candidates(rules, needs(rule.rule for rule in rules))
+
+    def _asked(self, rules: Sequence[CompiledRule], process: Process) -> Rule | None:
         with self._deadline:
-            return first_match(self._rules, process)
+            return first_match(rules, process)
+
+
+def kept(known: dict[Hashable, T], read: tuple[object, ...], ask: Callable[[], T]) -> T:
+    """The answer to *read*; asked for once, unless it is too long to be kept."""
+    if read in known:
+        return known[read]
+    answer = ask()
+    if sum(len(part) for part in read if isinstance(part, str)) <= KEPT_CHARACTERS_MAX:
+        if len(known) >= KEPT_MAX:
+            known.clear()
+        known[read] = answer
+    return answer
