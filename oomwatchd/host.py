@@ -81,6 +81,7 @@ class SystemHost:
         self._register(self._pipe, select.POLLIN)
         self._budget = Budget()
         self._waiting_seconds = self._woken_seconds = time.monotonic()
+        self._cpu_seconds = time.process_time()
         self._heartbeat_seconds = heartbeat_seconds(notifier.watchdog_seconds)
         reporter.stale_seconds = 3 * self._heartbeat_seconds
 
@@ -155,12 +156,14 @@ class SystemHost:
 
     def _ready(self, until_seconds: float) -> dict[int, int]:
         """The descriptors that have something to tell."""
-        now_seconds = time.monotonic()
+        now_seconds, cpu_seconds = time.monotonic(), time.process_time()
         until_seconds = min(until_seconds, now_seconds + self._heartbeat_seconds)
         gather_seconds = self._budget.gather_seconds(
-            self._woken_seconds - self._waiting_seconds, now_seconds - self._woken_seconds
+            waited_seconds=self._woken_seconds - self._waiting_seconds,
+            worked_seconds=now_seconds - self._woken_seconds,
+            cpu_seconds=cpu_seconds - self._cpu_seconds,
         )
-        self._waiting_seconds = now_seconds
+        self._waiting_seconds, self._cpu_seconds = now_seconds, cpu_seconds
         if gather_seconds:
             gathered_seconds = now_seconds + gather_seconds
             ready = polled(self._prompt, min(gathered_seconds, until_seconds))
@@ -205,19 +208,22 @@ class Budget:
     def __init__(self) -> None:
         self._saved_seconds = SAVED_MAX_SECONDS
 
-    def gather_seconds(self, waited_seconds: float, worked_seconds: float) -> float:
+    def gather_seconds(
+        self, waited_seconds: float, worked_seconds: float, cpu_seconds: float
+    ) -> float:
         """How long to let events gather, after a wait and the work that followed it.
 
         None is left for longer than DELAY_MAX_SECONDS from the start of that work, unless there is
-        so much of it that we would do nothing else.
+        so much of it that we would do nothing else.  Work for which there was no processor is not
+        made up for: the machine is busy, and we are late already.
         """
         saved_seconds = self._saved_seconds + waited_seconds * BUSY_RATIO
-        self._saved_seconds = min(saved_seconds, SAVED_MAX_SECONDS) - worked_seconds
+        self._saved_seconds = min(saved_seconds, SAVED_MAX_SECONDS) - cpu_seconds
         if self._saved_seconds >= 0.0:
             return 0.0
         self._saved_seconds = max(self._saved_seconds, -SAVED_MAX_SECONDS)
         enough_seconds = -self._saved_seconds / BUSY_RATIO
-        return min(enough_seconds, max(DELAY_MAX_SECONDS - worked_seconds, worked_seconds))
+        return min(enough_seconds, max(DELAY_MAX_SECONDS - worked_seconds, cpu_seconds))
 
 
 def noted(_number: int, _frame: FrameType | None) -> None:

@@ -64,37 +64,35 @@ class Matcher:
 
         Raises:  TooSlow, when matching takes too long; then there is less time for the next one.
         """
-        try:
-            rule = self._verdict(look, process)
-        except TooSlow:
-            self._deadline.seconds = max(self._deadline.seconds / 2, MATCH_LEAST_SECONDS)
-            raise
-        if rule is None or not self._leave_pods:
-            return rule
-        try:
-            path = process.cgroup or cgroup_of(look.directory).path
-        except GONE:
-            return None
-        return None if in_kubernetes_pod(path) else rule
-
-    def _verdict(self, look: Look, process: Process) -> Rule | None:
-        """By all that was read of it; which process it is plays no part in what it falls under."""
         read = (process.comm, process.long_name, process.script, process.script_path)
         left = kept(self._candidates, read, lambda: self._left(process))
-        if not left.rules:
-            return None
-        whole = placed(process, look, left.needs)
+        whole = placed(process, look, left.needs) if left.rules else None
         if whole is None:
             return None
-        return kept(self._verdicts, whole[2:], lambda: self._asked(left.rules, whole))
+        # By all that was read; which process it is plays no part in what it falls under.
+        rule = kept(self._verdicts, whole[2:], lambda: self._asked(left.rules, whole))
+        return None if rule is None or self._is_left_alone(look, whole) else rule
+
+    def _is_left_alone(self, look: Look, process: Process) -> bool:
+        if not self._leave_pods:
+            return False
+        try:
+            path = cgroup_of(look.directory).path if process.cgroup is None else process.cgroup
+        except GONE:
+            return True
+        return in_kubernetes_pod(path)
 
     def _left(self, process: Process) -> Candidates:
         rules = candidates(self._rules, process)
         return Candidates(rules, needs(rule.rule for rule in rules))
 
     def _asked(self, rules: Sequence[CompiledRule], process: Process) -> Rule | None:
-        with self._deadline:
-            return first_match(rules, process)
+        try:
+            with self._deadline:
+                return first_match(rules, process)
+        except TooSlow:
+            self._deadline.seconds = max(self._deadline.seconds / 2, MATCH_LEAST_SECONDS)
+            raise
 
 
 def kept(known: dict[Hashable, T], read: tuple[object, ...], ask: Callable[[], T]) -> T:

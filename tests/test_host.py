@@ -264,6 +264,12 @@ def test_without_pressure_the_trigger_is_silent(host: SystemHost, exits: tuple[i
     assert [wake.pressed for wake in wakes] == [False] * 5
 
 
+def work(cpu_seconds: float) -> None:
+    end = time.process_time() + cpu_seconds
+    while time.process_time() < end:
+        pass
+
+
 @pytest.mark.parametrize("watchdog_seconds", [60.0])
 def test_events_wait_while_the_work_on_the_last_is_made_up_for_and_signals_do_not(
     host: SystemHost, exits: tuple[int, int]
@@ -271,11 +277,11 @@ def test_events_wait_while_the_work_on_the_last_is_made_up_for_and_signals_do_no
     host.listen(wants(exits))
     os.write(exits[1], b"x")
     host.wait(later())
-    time.sleep(0.03)  # the work
+    work(0.03)
     started = time.monotonic()
     host.wait(later())
     rested_seconds = time.monotonic() - started
-    time.sleep(0.03)
+    work(0.03)
     send(signal.SIGTERM)
     started = time.monotonic()
     wake = host.wait(later())
@@ -288,13 +294,13 @@ def test_events_wait_while_the_work_on_the_last_is_made_up_for_and_signals_do_no
 def test_what_comes_in_a_quiet_time_is_taken_up_at_once() -> None:
     budget = Budget()
 
-    assert [budget.gather_seconds(0.1, 0.0005) for _ in range(1000)] == [0.0] * 1000
+    assert [budget.gather_seconds(0.1, 0.0005, 0.0005) for _ in range(1000)] == [0.0] * 1000
 
 
 def test_what_follows_on_an_event_does_not_wait_for_it() -> None:
     budget = Budget()
 
-    assert [budget.gather_seconds(0.0, 0.0005) for _ in range(10)] == [0.0] * 10
+    assert [budget.gather_seconds(0.0, 0.0005, 0.0005) for _ in range(10)] == [0.0] * 10
 
 
 def test_in_a_storm_the_work_takes_its_share_of_the_time_and_no_more() -> None:
@@ -302,7 +308,7 @@ def test_in_a_storm_the_work_takes_its_share_of_the_time_and_no_more() -> None:
     gather_seconds = 0.0
     while all_seconds < 60.0:
         work_seconds = 0.0003 + 0.00001 * (1 + 500 * gather_seconds)
-        gather_seconds = budget.gather_seconds(gather_seconds, work_seconds)
+        gather_seconds = budget.gather_seconds(gather_seconds, work_seconds, work_seconds)
         worked_seconds += work_seconds
         all_seconds += work_seconds + gather_seconds
 
@@ -316,13 +322,22 @@ def test_in_a_storm_the_work_takes_its_share_of_the_time_and_no_more() -> None:
 def test_none_waits_longer_than_the_bound_unless_we_would_do_nothing_else(
     worked_seconds: float, expected_seconds: float
 ) -> None:
-    assert Budget().gather_seconds(0.0, worked_seconds) == pytest.approx(expected_seconds)
+    gather_seconds = Budget().gather_seconds(0.0, worked_seconds, worked_seconds)
+
+    assert gather_seconds == pytest.approx(expected_seconds)
+
+
+def test_time_without_a_processor_is_not_made_up_for() -> None:
+    budget = Budget()
+    budget.gather_seconds(0.0, 0.02, 0.02)
+
+    assert budget.gather_seconds(0.0, 1.0, 0.004) == pytest.approx(0.004)
 
 
 def test_a_long_scan_is_made_up_for_soon() -> None:
     budget = Budget()
-    budget.gather_seconds(0.0, 3.0)
-    waits = [budget.gather_seconds(0.05, 0.0003) for _ in range(20)]
+    budget.gather_seconds(0.0, 3.0, 3.0)
+    waits = [budget.gather_seconds(0.05, 0.0003, 0.0003) for _ in range(20)]
 
     assert waits[0] <= DELAY_MAX_SECONDS
     assert waits[-1] == 0.0
