@@ -162,7 +162,7 @@ class Daemon:
         if at_once:
             self._feel_pressure(now)
         self._plan(now, report=at_once)
-        self._narrator.tell(self._record.take_news())
+        self._narrator.tell(self._record.take_news(), now.seconds)
         self._turn_seconds = time.monotonic()
 
     def _scan(self, now: Moment) -> None:
@@ -248,7 +248,7 @@ class Daemon:
             self._watch.forget_listing()  # who was forked since has inherited our values, too
             self._watch.scan(now)
             self._enforcer.put_all_back()
-            self._narrator.tell(self._record.take_news())
+            self._narrator.tell(self._record.take_news(), now.seconds)
         self._holds.close()
 
 
