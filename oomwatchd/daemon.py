@@ -27,7 +27,7 @@ Rebind = Callable[[Address | None], None]  # serve the metrics elsewhere; raises
 ALERT_SECONDS: Final = 10.0  # how long the kernel's call that tasks wait for memory counts
 ALERT_INTERVAL_SECONDS: Final = 1.0  # between two scans, while memory is short
 REPORT_SECONDS: Final = 1.0  # between two reports, while event follows event
-REVISIT_STEP_SECONDS: Final = 0.1  # the young whose time comes within it are seen together
+REVISIT_STEP_SECONDS: Final = 0.25  # the young whose time comes within it are seen together
 LATER: Final = float("inf")
 
 
