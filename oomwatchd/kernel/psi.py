@@ -8,8 +8,8 @@ from typing import Final
 from oomwatchd.kernel.proc import PROC, READ
 from oomwatchd.model import Pressure
 
-# A tenth of a second in two: 5 % of the time, in which `some_avg10` cannot rise above 5 (the default
-# of `pressure.warning` is 20), and which a stall without a pause reaches within 0.1 s.
+# A tenth of a second in two, 5 % of the time.  A stall without a pause reaches it within 0.1 s; and
+# without it `some_avg10` stays below 5, where `pressure.warning` is 20 if nothing else is said.
 TRIGGER_STALL_MICROSECONDS: Final = 100_000
 TRIGGER_WINDOW_MICROSECONDS: Final = 2_000_000  # the least that takes no CAP_SYS_RESOURCE
 LINE: Final = re.compile(
@@ -57,7 +57,7 @@ class PressureTrigger:
     to close it then.
 
     The line break is needed: the kernel puts a NUL in place of the last byte that it is given, and
-    would take a tenth of the window without a word.
+    would see a tenth of the window.
 
     Source:  Documentation/accounting/psi.rst; kernel/sched/psi.c, psi_write(), psi_trigger_poll().
     """
