@@ -64,7 +64,7 @@ def loaded_config(path: Path) -> Loaded:
 def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run: bool) -> int:
     """Raises OSError, if what the daemon needs at its start cannot be had."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each process under a rule
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three for each process under a rule
     directory = runtime_directory(environment)
     if not dry_run:
         directory.mkdir(mode=0o750, exist_ok=True)
