@@ -55,6 +55,8 @@ MAY_USE = {
     "setxattr": set[str](),
     "kill": set[str](),
     "pidfd_send_signal": set[str](),
+    "pidfd_open": {"kernel.proc"},
+    "setrlimit": {"cli.run", "kernel.memory"},
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self
 }
 # Decisions are made from what they are given: no files, no clock, no other process.

@@ -9,7 +9,7 @@ from typing import Final
 # and refuse these: EINVAL.
 MCL_CURRENT: Final = 1
 MCL_FUTURE: Final = 2
-MCL_ONFAULT: Final = 4  # lock a page when it is used, do not fetch all that could be: 14 MiB less
+MCL_ONFAULT: Final = 4  # each page when it is used; to fetch all that could be, takes 40 MiB more
 
 libc: Final = ctypes.CDLL(None, use_errno=True)
 
