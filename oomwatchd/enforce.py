@@ -3,7 +3,7 @@
 look -> identify -> rule -> decide -> remember (ledger) -> adjust -> hold
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
 from typing import Final, NamedTuple
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from oomwatchd.holds import Hold
 from oomwatchd.identify import SlowReader, Unreadable, Untried, identify, owner
 from oomwatchd.kernel.adjust import Outcome, adjust, read_adj
-from oomwatchd.kernel.proc import GONE, Look, ProcFs
+from oomwatchd.kernel.proc import GONE, Look, ProcFs, parents_first
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.matching import Matcher
@@ -24,6 +24,7 @@ from oomwatchd.record import Adjustment, Drift, Record
 from oomwatchd.text import decoded
 
 ANCESTORS_MAX: Final = 8  # generations of them that are looked at first, if nobody has met them
+NOBODY: Final[Mapping[int, int]] = {}
 BATCH: Final = 64  # processes whose directories are open at the same time
 
 
@@ -73,12 +74,17 @@ class Enforcer:
         if not self._reader.hanging:
             self._slow.clear()
 
-    def look_at(self, pids: Sequence[int], now: Moment) -> None:
+    def look_at(
+        self, pids: Sequence[int], now: Moment, execed_ns: Mapping[int, int] = NOBODY
+    ) -> None:
         """Look at *pids*, and at the children of those whose claim is another than it was.
+
+        *execed_ns* is when some of them have executed their program; see `identify`.
 
         A child may have been looked at before its parent became a match: between the parent's fork
         and exec, or when both came in one turn and the parent was not due in it.
         """
+        self._execed_ns = execed_ns
         while pids:
             self._parents.clear()
             self._look_at(pids, now)
@@ -137,7 +143,9 @@ class Enforcer:
         ready = [look for look in looks if self._concerns_us(look) and not self._waits(look, now)]
         steps: list[Step] = []
         for look, identity in zip(
-            ready, identify(ready, self.matcher.needs_at_first, self._reader), strict=True
+            ready,
+            identify(ready, self.matcher.needs_at_first, self._reader, self._execed_ns),
+            strict=True,
         ):
             if isinstance(identity, Unreadable):
                 self._made_us_wait(look, now)
@@ -335,15 +343,3 @@ class Enforcer:
             return None
         change = Change(look.id, decoded(look.stat.comm), claim.rule, claim.before)
         return self._adjust(look, change, now, back=True)
-
-
-def parents_first(looks: Iterable[Look]) -> list[Look]:
-    """*looks* in their order, but a parent before its children: both may start in one tick."""
-    by_pid = {look.id.pid: look for look in looks}
-    ordered: list[Look] = []
-    while by_pid:
-        line = [by_pid.pop(next(iter(by_pid)))]
-        while (parent := by_pid.pop(line[-1].stat.parent_pid, None)) is not None:
-            line.append(parent)
-        ordered += reversed(line)
-    return ordered

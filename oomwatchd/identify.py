@@ -1,8 +1,10 @@
 """From a look at /proc to a `Process`: reads what the rules need, and no more."""
 
 import errno
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from oomwatchd.kernel.cgroup import Membership, parse_cgroup, units_of
@@ -22,6 +24,7 @@ from oomwatchd.policy.patterns import globbed
 from oomwatchd.policy.script import script_of
 from oomwatchd.text import decoded
 
+NEW_NANOSECONDS: Final = 50_000_000
 UNTOLD: Final = Membership("", "")
 CGROUP_LIMIT_BYTES: Final = 65536  # a path may be 4 KiB long, in each of a dozen v1 hierarchies
 
@@ -46,22 +49,39 @@ SlowReader = PatientReader[Slow]
 Identity = Process | Unreadable | Untried | None  # None: gone
 
 
-def identify(looks: Sequence[Look], needs: Needs, reader: SlowReader) -> list[Identity]:
-    """What each of *looks* is a look at, in their order."""
-    jobs = [slow_read(look, needs) for look in looks]
-    answers = iter(reader.answers([job for job in jobs if job is not None]))
+def identify(
+    looks: Sequence[Look],
+    needs: Needs,
+    reader: SlowReader,
+    execed_ns: Mapping[int, int] = MappingProxyType({}),
+) -> list[Identity]:
+    """What each of *looks* is a look at, in their order.
+
+    *execed_ns* is when, by pid and by the monotonic clock, some have executed their program.
+    """
+    reads = [slow_read(look, needs, execed_ns.get(look.id.pid, 0)) for look in looks]
+    answers = iter(reader.answers([read for read in reads if not isinstance(read, Slow)]))
     return [
-        assembled(look, needs, Slow(b"", None) if job is None else next(answers, Untried()))
-        for look, job in zip(looks, jobs, strict=True)
+        assembled(look, needs, read if isinstance(read, Slow) else next(answers, Untried()))
+        for look, read in zip(looks, reads, strict=True)
     ]
 
 
-def slow_read(look: Look, needs: Needs) -> Callable[[], Slow] | None:
-    """The slow part of reading *look*; None if there is none."""
+def is_new(execed_ns: int) -> bool:
+    """Whether a program is too new for its memory to make anybody wait.
+
+    It lies where execve has just put it, so nothing has to be fetched; and there is too little of
+    it yet to be busy with for long.  To read it at once is several times cheaper than to have
+    another thread do so.
+    """
+    return time.monotonic_ns() - execed_ns < NEW_NANOSECONDS
+
+
+def slow_read(look: Look, needs: Needs, execed_ns: int) -> Slow | Callable[[], Slow]:
+    """The part of reading *look* that may be slow, to be done apart; or what it has read."""
     cmdline = needs.cmdline or (needs.long_name and len(look.stat.comm) == COMM_LIMIT_BYTES)
     if not cmdline and not needs.exe:
-        return None
-
+        return Slow(b"", None)
     exe_of = exe_reader(needs.exe)
 
     def job() -> Slow:
@@ -73,7 +93,7 @@ def slow_read(look: Look, needs: Needs) -> Callable[[], Slow] | None:
         except PermissionError:  # an ordinary user, looking at what hidepid covers
             return Slow(b"", None)
 
-    return job
+    return job() if not needs.exe and is_new(execed_ns) else job
 
 
 def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity:

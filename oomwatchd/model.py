@@ -8,6 +8,7 @@ to make and to hash; what comes from the configuration are frozen dataclasses.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 OOM_SCORE_ADJ_MIN: Final = -1000  # the kernel never picks this process; include/uapi/linux/oom.h
@@ -156,9 +157,13 @@ class Needs(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What the kernel has told of processes since the last time, each pid once."""
+    """What the kernel has told of processes since the last time, each pid once.
 
-    pids: tuple[int, ...] = ()  # they run another program, or have another name or owner
+    *pids* run another program, or have another name or owner: by pid, when they have executed the
+    program, in ns by the monotonic clock; 0: they have not.
+    """
+
+    pids: Mapping[int, int] = MappingProxyType({})
     forks: tuple[tuple[int, int], ...] = ()  # (parent, child), of those that did no more than that
     events: int = 0
     lost: bool = False  # some were dropped, as the buffer was full

@@ -370,7 +370,7 @@ def test_what_is_not_carried_out_is_said_at_the_start(stage: Stage, logged: list
 
 
 def heard(*pids: int, **others: Any) -> dict[str, Any]:
-    return {"heard": Heard(pids, events=len(pids), **others)}
+    return {"heard": Heard(dict.fromkeys(pids, 0), events=len(pids), **others)}
 
 
 def test_between_two_scans_the_loop_does_what_it_hears_of(stage: Stage) -> None:

@@ -78,7 +78,7 @@ class World:
 
     def hear(self, *pids: int, forks: Sequence[tuple[int, int]] = (), lost: bool = False) -> None:
         """The kernel tells of *pids*, and of *forks* by parent and child."""
-        heard = Heard(pids, tuple(forks), len(pids) + len(forks), lost)
+        heard = Heard(dict.fromkeys(pids, 0), tuple(forks), len(pids) + len(forks), lost)
         self.watch.hear(heard, self.moment())
 
     def revisit(self, after_seconds: float) -> None:

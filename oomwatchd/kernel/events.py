@@ -43,7 +43,7 @@ THREAD_AT: Final = 52
 PROCESS_AT: Final = 56
 CHILD_THREAD_AT: Final = 60
 CHILD_PROCESS_AT: Final = 64
-EVENT: Final = struct.Struct("=I12xIIII")  # from WHAT_AT on
+EVENT: Final = struct.Struct("=I4xQIIII")  # from WHAT_AT on
 DATAGRAM_MIN_BYTES: Final = WHAT_AT + EVENT.size
 DATAGRAM_BYTES: Final = 4096
 
@@ -97,18 +97,20 @@ class ProcessEvents:
 
     def drain(self) -> Heard:
         """Take out what has come since; does not block."""
-        pids: dict[int, None] = {}
+        pids: dict[int, int] = {}  # with the time of the exec, in ns, or 0
         forks: dict[int, int] = {}
         events, self._lost = 0, False
-        for what, thread, process, child_thread, child in self._events():
+        for what, nanoseconds, thread, process, child_thread, child in self._events():
             events += 1
             if what == FORK:
                 if child_thread == child:
                     forks[child] = process
-            elif thread == process and what in (EXEC, COMM, UID):
-                pids[process] = None
+            elif what == EXEC:
+                pids[process] = nanoseconds
+            elif thread == process and what in (COMM, UID):
+                pids.setdefault(process, 0)
         left = tuple((parent, child) for child, parent in forks.items() if child not in pids)
-        return Heard(tuple(pids), left, events, self._lost)
+        return Heard(pids, left, events, self._lost)
 
     def _events(self) -> Iterator[tuple[int, ...]]:
         """Those in the buffer, up to a bound."""
@@ -142,7 +144,7 @@ class ProcessEvents:
         thread.join()
         until = time.monotonic() + ANSWER_SECONDS
         while select.select([self._socket], [], [], max(until - time.monotonic(), 0.0))[0]:
-            for what, _thread, process, *_ in self._events():  # others' too
+            for what, _nanoseconds, _thread, process, *_ in self._events():  # others' too
                 if (what, process) == (EXIT, os.getpid()):
                     return True
             if time.monotonic() >= until:

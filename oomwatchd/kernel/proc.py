@@ -6,6 +6,7 @@ another process, whatever becomes of the pid.
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -157,6 +158,18 @@ class Look:
 
     def close(self) -> None:
         os.close(self.directory)
+
+
+def parents_first(looks: Iterable[Look]) -> list[Look]:
+    """*looks* in their order, but a parent before its children: both may start in one tick."""
+    by_pid = {look.id.pid: look for look in looks}
+    ordered: list[Look] = []
+    while by_pid:
+        line = [by_pid.pop(next(iter(by_pid)))]
+        while (parent := by_pid.pop(line[-1].stat.parent_pid, None)) is not None:
+            line.append(parent)
+        ordered += reversed(line)
+    return ordered
 
 
 class ProcFs:
