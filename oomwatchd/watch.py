@@ -6,6 +6,7 @@ and those whose value has drifted; never all.  What becomes of them is `enforce`
 Between two scans, those are looked at of whom the kernel tells (`kernel.events`).
 """
 
+import time
 from collections.abc import Iterable
 from math import ceil
 from typing import Final
@@ -23,6 +24,7 @@ LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new 
 # The same, where the kernel tells of each new program: even if some have come, and if none has.
 LISTING_BUSY_SECONDS: Final = 2.0
 LISTING_IDLE_SECONDS: Final = 60.0
+LISTING_RATIO: Final = 500  # the longer it takes, the seldomer: at most so small a part of the time
 HEARD_OF: Final = 0  # no inode: of whom the kernel told before a listing did
 DOUBT_SECONDS: Final = 2.0  # in which all are looked at when something was missed
 TRY_AGAIN_SECONDS: Final = 1.0
@@ -51,6 +53,7 @@ class Watch:
         self._listing: dict[str, int] = {}
         self._newest: int | None = None
         self._listed_seconds = LONG_AGO
+        self._listing_cpu_seconds = 0.0
         self._try_again_seconds = LONG_AGO
         self._doubt_until_seconds = LONG_AGO
         self._proc = proc
@@ -87,7 +90,7 @@ class Watch:
         workers = (child for parent, child in heard.forks if self._has_workers(parent))
         pids = [*heard.pids, *workers]
         self._listing.update((str(pid), HEARD_OF) for pid in pids)
-        self._enforcer.look_at(pids, now)
+        self._enforcer.look_at(pids, now, heard.pids)
 
     def forget_listing(self) -> None:
         """Have the next scan list /proc, however little time has passed."""
@@ -128,7 +131,9 @@ class Watch:
         if now.seconds < self._next_listing_seconds(idle=idle) and not self._everything:
             return []
         self._newest, self._listed_seconds = newest, now.seconds
+        started = time.process_time()
         last, self._listing = self._listing, self._proc.listing()
+        self._listing_cpu_seconds = time.process_time() - started
         if last == self._listing and not self._everything:
             return []
         for pid in last.keys() - self._listing.keys():
@@ -141,7 +146,8 @@ class Watch:
     def _next_listing_seconds(self, *, idle: bool) -> float:
         if not self._population.told:
             return self._listed_seconds + (LISTING_SECONDS if idle else 0.0)
-        wait_seconds = LISTING_IDLE_SECONDS if idle else LISTING_BUSY_SECONDS
+        enough_seconds = max(LISTING_BUSY_SECONDS, self._listing_cpu_seconds * LISTING_RATIO)
+        wait_seconds = LISTING_IDLE_SECONDS if idle else min(enough_seconds, LISTING_IDLE_SECONDS)
         return self._listed_seconds + wait_seconds
 
     def _is_met(self, pid: str) -> bool:
