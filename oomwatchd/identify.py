@@ -24,8 +24,9 @@ from oomwatchd.policy.patterns import globbed
 from oomwatchd.policy.script import script_of
 from oomwatchd.text import decoded
 
-NEW_NANOSECONDS: Final = 50_000_000
+NEW_NANOSECONDS: Final = 100_000_000
 UNTOLD: Final = Membership("", "")
+CGROUP_KEPT_BYTES: Final = 1024
 CGROUP_LIMIT_BYTES: Final = 65536  # a path may be 4 KiB long, in each of a dozen v1 hierarchies
 
 
@@ -159,6 +160,12 @@ def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return UNTOLD
+    return parse_cgroup(raw) if len(raw) > CGROUP_KEPT_BYTES else kept_cgroup(raw)
+
+
+@lru_cache(maxsize=256)
+def kept_cgroup(raw: bytes) -> Membership:
+    """What many processes have in common, as they lie in the same cgroup."""
     return parse_cgroup(raw)
 
 
