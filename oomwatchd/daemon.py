@@ -159,9 +159,10 @@ class Daemon:
         elif revisit:
             self._watch.revisit(now)
         at_once = scan or wake.pressed or not (revisit or wake.ended or wake.heard != SILENCE)
-        if at_once:
+        self.has_to_report = at_once or now.seconds >= self._reported_seconds + REPORT_SECONDS
+        if self.has_to_report:
             self._feel_pressure(now)
-        self._plan(now, report=at_once)
+        self._plan(now)
         self._narrator.tell(self._record.take_news(), now.seconds)
         self._turn_seconds = time.monotonic()
 
@@ -173,13 +174,12 @@ class Daemon:
             self._next_scan_seconds, now.seconds, self.config.interval_seconds
         )
 
-    def _plan(self, now: Moment, *, report: bool) -> None:
+    def _plan(self, now: Moment) -> None:
         """When to scan, to see the young again, and to report; in a storm not after each event."""
         alert = self._level != "ok" or now.seconds < self._alert_until_seconds
         if alert:
             soonest_seconds = now.seconds + ALERT_INTERVAL_SECONDS
             self._next_scan_seconds = min(self._next_scan_seconds, soonest_seconds)
-        self.has_to_report = report or now.seconds >= self._reported_seconds + REPORT_SECONDS
         report_seconds = self._reported_seconds + REPORT_SECONDS
         if self.has_to_report:
             self._reported_seconds, report_seconds = now.seconds, LATER

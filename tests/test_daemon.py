@@ -457,6 +457,22 @@ def test_in_a_storm_it_reports_once_a_second_and_not_at_each_event(stage: Stage)
     assert host.told.count("WATCHDOG=1") == 2
 
 
+def test_in_a_storm_pressure_is_felt_all_the_same(stage: Stage) -> None:
+    """Also where no trigger calls, and the next scan is far off."""
+    stage.fake.pressure()
+
+    def story() -> Story:
+        stage.fake.add(POSTGRES)
+        stage.fake.pressure(some=30.0)
+        for step in range(1, 150):
+            yield at(step / 100, **heard(7))
+        yield at(1.5, stop=True)
+
+    host = stage.play(story(), DB, tells=True, interval_seconds=3600.0)
+
+    assert host.snapshots[-1].level == "warning"
+
+
 def test_what_one_event_has_changed_is_reported_within_a_second(stage: Stage) -> None:
     def story() -> Story:
         yield at(0.5)
