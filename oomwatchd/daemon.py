@@ -42,7 +42,7 @@ def serve(daemon: "Daemon", host: Host) -> None:
     daemon.turn(Wake(host.now()))
     host.publish(daemon.snapshot())
     if lacking := host.settle_in():
-        log.info("%s", lacking)
+        log.debug("%s", lacking)  # containers may not lock
     host.notify("READY=1", daemon.status())
     while not (wake := host.wait(daemon.next_turn_seconds)).stop:
         if wake.reload:
