@@ -16,14 +16,13 @@ from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.matching import Matcher
 from oomwatchd.model import Change, Process, ProcessId, Result, Rule
-from oomwatchd.orphans import lost_ancestor
+from oomwatchd.orphans import GENERATIONS_MAX, lost_ancestor, strangers
 from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import Claim, Decision, decide
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Drift, Record
 from oomwatchd.text import decoded
 
-ANCESTORS_MAX: Final = 8  # generations of them that are looked at first, if nobody has met them
 NOBODY: Final[Mapping[int, int]] = {}
 BATCH: Final = 64  # processes whose directories are open at the same time
 
@@ -90,7 +89,9 @@ class Enforcer:
             self._look_at(pids, now)
             pids = self._population.children(self._parents) if self._parents else ()
 
-    def _look_at(self, pids: Sequence[int], now: Moment, generations: int = ANCESTORS_MAX) -> None:
+    def _look_at(
+        self, pids: Sequence[int], now: Moment, generations: int = GENERATIONS_MAX
+    ) -> None:
         """Look at *pids*, parents before children: what a child is due hangs on its parent."""
         to_come = set(pids)
         later: list[ProcessId] = []
@@ -105,24 +106,14 @@ class Enforcer:
                         later.append(look.id)
                     else:
                         ready.append(look)
-                strangers = self._strangers(ready, some) if generations else ()
-                if strangers:
-                    self._look_at(strangers, now, generations - 1)
+                unmet = strangers(ready, some, self._proc, self._population)
+                if unmet and generations:
+                    self._look_at(unmet, now, generations - 1)
                 self._treat(ready, now)
         by_age = [id.pid for id in sorted(later, key=lambda id: id.start_ticks)]
         for start in range(0, len(by_age), BATCH):
             with self._looks(by_age[start : start + BATCH]) as looks:
                 self._treat(looks, now)
-
-    def _strangers(self, looks: Sequence[Look], pids: Sequence[int]) -> Sequence[int]:
-        """Parents whom we have not met: one that forked and runs nothing of its own is in no event.
-
-        Parents among *pids* are no strangers: their turn comes first.
-        """
-        parents = dict.fromkeys(look.stat.parent_pid for look in looks if look.stat.alive)
-        return [
-            pid for pid in parents if pid and self._population.at(pid) is None and pid not in pids
-        ]
 
     @contextmanager
     def _looks(self, pids: Sequence[int]) -> Iterator[list[Look]]:

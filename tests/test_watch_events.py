@@ -164,14 +164,29 @@ def test_a_child_of_a_negative_rule_gets_back_what_it_would_have_had(told: World
     assert told.values([8, 9]) == [3, 3]
 
 
-def test_ancestors_without_end_are_met_up_to_a_bound(told: World) -> None:
+def test_ancestors_without_end_are_asked_about_up_to_a_bound(told: World) -> None:
     told.configure(DB)
     told.scan()
     for pid in range(10, 1010):
         told.fake.add(newborn(told, pid, b"bash", parent=pid - 1))
-    told.hear(1009)
+    seen: list[str] = []
+    with at_each_open(seen.append):
+        told.hear(1009)
 
-    assert 1 < len(told.population) < 20
+    assert len(told.population) == 1
+    assert len(seen) < 20
+
+
+def test_a_parent_of_whom_nobody_has_anything_is_left_to_the_scan(told: World) -> None:
+    told.fake.add(Fake(7, comm=b"bash"))
+    told.configure(DB)
+    told.scans(3)
+    told.fake.add(newborn(told, 8, b"bash", parent=7))
+    told.fake.add(newborn(told, 9, b"cat", parent=8))
+    told.hear(9)
+
+    assert told.population.at(8) is None
+    assert told.population.at(9) is not None
 
 
 # -- later names -----------------------------------------------------------------------------------
