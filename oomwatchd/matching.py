@@ -22,8 +22,8 @@ from oomwatchd.policy.rules import (
 # With each process that uses up the time for matching, those behind it have half as much, down to
 # this: a user may have 65,536 users below him (subuid(5)), and so is not one, but many.
 MATCH_LEAST_SECONDS: Final = 0.002
-KEPT_MAX: Final = 512  # answers: a build or a shell script starts the same again and again
-KEPT_CHARACTERS_MAX: Final = 1024  # so that all of them are 0.5 MiB at most
+KEPT_MAX: Final = 256  # answers: a build or a shell script starts the same again and again
+KEPT_CHARACTERS_MAX: Final = 1024  # so that all of them are 0.25 MiB at most
 T = TypeVar("T")
 
 
