@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -36,22 +37,23 @@ LEVEL = "oomwatchd_memory_pressure_level"
 SCANS = "oomwatchd_scan_duration_seconds_count"
 SOME = 'oomwatchd_memory_pressure_ratio{kind="some",window="10s"}'
 REACHED = "/run/pressure-reached"
-NOTICED_SECONDS_MAX = 3.0  # after the kernel's average has reached the level; a heartbeat is 5 s
+NOTICED_SECONDS_MAX = 2.0  # after the kernel's average has reached the level; a heartbeat is 5 s
+TRIES = 3
 
 
-@pytest.fixture
-def short_of_memory(protected: Machine) -> Iterator[None]:
+@contextmanager
+def short_of_memory(machine: Machine) -> Iterator[None]:
     """A unit that is allowed less memory than it wants, and is made to wait for more."""
-    protected.run("rm", "-f", REACHED)
+    machine.run("rm", "-f", REACHED)
     watch = (
         "until awk '/^some/ {exit !(substr($2, 7) >= 20)}' /proc/pressure/memory; do sleep 0.1; "
         f"done; cut -d' ' -f1 /proc/uptime >{REACHED}"
     )
-    start(protected, "watch", "/bin/sh", "-c", watch, properties=("RemainAfterExit=yes",))
+    start(machine, "watch", "/bin/sh", "-c", watch, properties=("RemainAfterExit=yes",))
     hog = ("/usr/bin/python3", f"{WORK}/hog.py")
-    start(protected, "short", *hog, properties=("MemoryHigh=30M", "MemorySwapMax=0"))
+    start(machine, "short", *hog, properties=("MemoryHigh=30M", "MemorySwapMax=0"))
     yield
-    stop(protected, "short", "watch")
+    stop(machine, "short", "watch")
 
 
 def level(machine: Machine) -> float | None:
@@ -110,29 +112,43 @@ def test_while_memory_is_not_short_nothing_is_looked_at(protected: Machine) -> N
     looks_at_nothing(protected)
 
 
-@pytest.mark.usefixtures("short_of_memory")
-def test_a_level_is_noticed_when_it_is_reached(protected: Machine) -> None:
-    protected.wait("it is noticed", lambda: level(protected))
-    reached = protected.wait("the kernel's average reached it", lambda: protected.get(REACHED))
-    late_seconds = level_logged_seconds(protected) - float(reached)
-    vm_log.info("the level was noticed %.1f s after it had been reached", late_seconds)
+def late_seconds(machine: Machine) -> float:
+    """How long after the kernel's average had reached the level the daemon said so."""
+    with short_of_memory(machine):
+        machine.wait("it is noticed", lambda: level(machine))
+        reached = machine.wait("the kernel's average reached it", lambda: machine.get(REACHED))
+    late = level_logged_seconds(machine) - float(reached)
+    vm_log.info("the level was noticed %.1f s after it had been reached", late)
+    return late
 
-    assert late_seconds < NOTICED_SECONDS_MAX
+
+def is_over(machine: Machine) -> None:
+    machine.wait("it is over", lambda: level(machine) == 0.0, 120.0)
+
+
+def test_a_level_is_noticed_when_it_is_reached(protected: Machine) -> None:
+    """A machine that has to wait for processors makes it later, never sooner."""
+    for _ in range(TRIES - 1):
+        if late_seconds(protected) < NOTICED_SECONDS_MAX:
+            return
+        is_over(protected)
+
+    assert late_seconds(protected) < NOTICED_SECONDS_MAX
 
 
 def test_its_end_is_noticed_too_and_then_all_is_quiet_again(protected: Machine) -> None:
-    protected.wait("it is over", lambda: level(protected) == 0.0, 120.0)
+    is_over(protected)
     looks_at_nothing(protected)
 
 
-@pytest.mark.usefixtures("short_of_memory")
 def test_below_every_level_the_kernel_s_word_alone_makes_the_daemon_look(
     protected: Machine,
 ) -> None:
-    configure(protected, RULES.format(some=100, full=100))
-    before = metrics(protected)[SCANS]
-    protected.wait("it has looked five times", lambda: metrics(protected)[SCANS] >= before + 5)
+    with short_of_memory(protected):
+        configure(protected, RULES.format(some=100, full=100))
+        before = metrics(protected)[SCANS]
+        protected.wait("it has looked five times", lambda: metrics(protected)[SCANS] >= before + 5)
+        scraped = metrics(protected)
 
-    scraped = metrics(protected)
     assert scraped[LEVEL] == 0.0
     assert scraped[SOME] > 0.05
