@@ -44,16 +44,23 @@ TRIES = 3
 @contextmanager
 def short_of_memory(machine: Machine) -> Iterator[None]:
     """A unit that is allowed less memory than it wants, and is made to wait for more."""
+    hog = ("/usr/bin/python3", f"{WORK}/hog.py")
+    start(machine, "short", *hog, properties=("MemoryHigh=30M", "MemorySwapMax=0"))
+    yield
+    stop(machine, "short")
+
+
+@contextmanager
+def watched(machine: Machine) -> Iterator[None]:
+    """A shell notes when the kernel's average, which has to be low now, reaches the level."""
     machine.run("rm", "-f", REACHED)
     watch = (
         "until awk '/^some/ {exit !(substr($2, 7) >= 20)}' /proc/pressure/memory; do sleep 0.1; "
         f"done; cut -d' ' -f1 /proc/uptime >{REACHED}"
     )
     start(machine, "watch", "/bin/sh", "-c", watch, properties=("RemainAfterExit=yes",))
-    hog = ("/usr/bin/python3", f"{WORK}/hog.py")
-    start(machine, "short", *hog, properties=("MemoryHigh=30M", "MemorySwapMax=0"))
     yield
-    stop(machine, "short", "watch")
+    stop(machine, "watch")
 
 
 def level(machine: Machine) -> float | None:
@@ -114,7 +121,7 @@ def test_while_memory_is_not_short_nothing_is_looked_at(protected: Machine) -> N
 
 def late_seconds(machine: Machine) -> float:
     """How long after the kernel's average had reached the level the daemon said so."""
-    with short_of_memory(machine):
+    with watched(machine), short_of_memory(machine):
         machine.wait("it is noticed", lambda: level(machine))
         reached = machine.wait("the kernel's average reached it", lambda: machine.get(REACHED))
     late = level_logged_seconds(machine) - float(reached)
