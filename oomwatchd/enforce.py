@@ -14,7 +14,7 @@ from oomwatchd.kernel.adjust import Outcome, adjust, read_adj
 from oomwatchd.kernel.proc import GONE, Look, ProcFs, parents_first
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
-from oomwatchd.matching import Matcher
+from oomwatchd.matching import Answer, Matcher
 from oomwatchd.model import Change, Process, ProcessId, Result, Rule
 from oomwatchd.orphans import GENERATIONS_MAX, lost_ancestor, strangers
 from oomwatchd.policy.patterns import TooSlow
@@ -125,7 +125,9 @@ class Enforcer:
                     look = self._proc.look(pid)
                 except PermissionError:  # hidepid=1, and we may not trace it
                     continue
-                if look is not None:
+                if look is None:
+                    self._population.forget(pid)
+                else:
                     stack.callback(look.close)
                     looks.append(look)
             yield parents_first(sorted(looks, key=lambda look: look.id.start_ticks))
@@ -174,11 +176,13 @@ class Enforcer:
         known = self._population.get(look.id)
         met_before = known is not None
         own = known.claim if known is not None else self._ledger.get(look.id)
-        rule = self._rule(look, process)
+        answer = self._answer(look, process, known)
+        rule = self.matcher.rule(look, answer) if answer is not None else None
         parent = self._population.parent_claim(process.parent_pid, look.id)
         alone = own is None and parent is None
         orphan = alone and known is None and not self._ledger.is_empty  # perhaps
         known = self._met(look, own, now)
+        known.answer = answer
         if alone and rule is None and not orphan:
             return
         try:
@@ -209,10 +213,10 @@ class Enforcer:
         self._population.appoint_by_age(known, now)
         return known
 
-    def _rule(self, look: Look, process: Process) -> Rule | None:
-        """The rule that *process* falls under; none, when matching takes too long."""
+    def _answer(self, look: Look, process: Process, known: Known | None) -> Answer | None:
+        """What the rules say of *process*; nothing, when matching takes too long."""
         try:
-            return self.matcher.rule(look, process)
+            return self.matcher.answer(look, process, known.answer if known is not None else None)
         except TooSlow:
             self._record.match_gave_up(process.id, process.comm)
             self._blame(look)

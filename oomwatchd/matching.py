@@ -34,20 +34,33 @@ class Candidates(NamedTuple):
     needs: Needs
 
 
+class Answer(NamedTuple):
+    """What the rules say of a process, kept with it, as most are found again as they were.
+
+    The fingerprint is Python's hash, whose key is drawn at each start: nobody can aim at one.
+    """
+
+    rule: Rule | None
+    needs: Needs  # what was read for it
+    fingerprint: int  # of what was read, and of the edition of the rules
+
+
 class Matcher:
     """The rules in force."""
 
     def __init__(self) -> None:
         self._deadline = Deadline(MATCH_SECONDS, TooSlow)
+        self._edition = 0
 
     def configure(self, config: Config) -> None:
+        self._edition += 1
         self._leave_pods = config.kubernetes_pods == "leave"
         self._rules = compiled(config.rules)
         self.by_name = {rule.name: rule for rule in config.rules}
         # Whose a process is and where it lies is read when some rule is left that asks for it.
         self.needs_at_first = needs(config.rules)._replace(uid=False, cgroup=False)
         self._candidates: dict[Hashable, Candidates] = {}
-        self._verdicts: dict[Hashable, Rule | None] = {}
+        self._rules_of: dict[Hashable, Rule | None] = {}
 
     def new_turn(self) -> None:
         self._deadline.seconds = MATCH_SECONDS
@@ -59,28 +72,35 @@ class Matcher:
         rule = self.by_name.get(claim.rule)
         return rule is not None and rule.workers is not None
 
-    def rule(self, look: Look, process: Process) -> Rule | None:
-        """The rule that *process* falls under, of which `needs_at_first` has been read.
+    def answer(self, look: Look, process: Process, last: Answer | None) -> Answer | None:
+        """What the rules say of *process*, of which `needs_at_first` has been read.
+
+        It is *last* if all that was made of is as it was, and None if the process has gone.
 
         Raises:  TooSlow, when matching takes too long; then there is less time for the next one.
         """
+        if last is not None:
+            whole = placed(process, look, last.needs)
+            if whole is not None and self._fingerprint(whole) == last.fingerprint:
+                return last
         read = (process.comm, process.long_name, process.script, process.script_path)
         left = kept(self._candidates, read, lambda: self._left(process))
-        whole = placed(process, look, left.needs) if left.rules else None
+        whole = placed(process, look, left.needs)
         if whole is None:
             return None
-        # By all that was read; which process it is plays no part in what it falls under.
-        rule = kept(self._verdicts, whole[2:], lambda: self._asked(left.rules, whole))
-        return None if rule is None or self._is_left_alone(look, whole) else rule
+        rule = None
+        if left.rules:
+            rule = kept(self._rules_of, what_is_read(whole), lambda: self._asked(left.rules, whole))
+        return Answer(rule, left.needs, self._fingerprint(whole))
 
-    def _is_left_alone(self, look: Look, process: Process) -> bool:
-        if not self._leave_pods:
-            return False
-        try:
-            path = cgroup_of(look.directory).path if process.cgroup is None else process.cgroup
-        except GONE:
-            return True
-        return in_kubernetes_pod(path)
+    def rule(self, look: Look, answer: Answer) -> Rule | None:
+        """The rule that the process falls under, unless it is one that we leave alone."""
+        if answer.rule is None or (self._leave_pods and lies_in_pod(look)):
+            return None
+        return answer.rule
+
+    def _fingerprint(self, process: Process) -> int:
+        return hash((self._edition, what_is_read(process)))
 
     def _left(self, process: Process) -> Candidates:
         rules = candidates(self._rules, process)
@@ -93,6 +113,19 @@ class Matcher:
         except TooSlow:
             self._deadline.seconds = max(self._deadline.seconds / 2, MATCH_LEAST_SECONDS)
             raise
+
+
+def what_is_read(process: Process) -> tuple[object, ...]:
+    """All but which process it is, as that plays no part in what it falls under."""
+    return process[2:]
+
+
+def lies_in_pod(look: Look) -> bool:
+    """Whether it lies in one of Kubernetes' pods, or in nothing any more."""
+    try:
+        return in_kubernetes_pod(cgroup_of(look.directory).path)
+    except GONE:
+        return True
 
 
 def kept(known: dict[Hashable, T], read: tuple[object, ...], ask: Callable[[], T]) -> T:

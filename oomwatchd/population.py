@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from oomwatchd.holds import Holds
 from oomwatchd.kernel.proc import Look, Stat
 from oomwatchd.ledger import Ledger
+from oomwatchd.matching import Answer
 from oomwatchd.model import ProcessId
 from oomwatchd.policy.plan import Claim
 
@@ -37,7 +38,8 @@ class Known:
     """One process, from one look to the next."""
 
     __slots__ = (
-        "claim", "due_seconds", "id", "parent_pid", "program", "since_boot_seconds", "visits",
+        "answer", "claim", "due_seconds", "id", "parent_pid", "program", "since_boot_seconds",
+        "visits",
     )  # fmt: skip
 
     def __init__(self, look: Look, claim: Claim | None, since_boot_seconds: float) -> None:
@@ -46,6 +48,7 @@ class Known:
         self.program: int | None = look.stat.program  # None: not known any more, to be read again
         self.since_boot_seconds = since_boot_seconds  # it has run this program
         self.claim = claim
+        self.answer: Answer | None = None
         self.due_seconds = 0.0  # no date
         self.visits = look.id.pid  # so that not all have their full visit in the same turn
 

@@ -23,8 +23,8 @@ from oomwatchd.record import Guarded, Record
 LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new has come
 # The same, where the kernel tells of each new program: even if some have come, and if none has.
 LISTING_BUSY_SECONDS: Final = 2.0
-LISTING_IDLE_SECONDS: Final = 60.0
-LISTING_RATIO: Final = 2000  # and so many times as long as it takes, where there are thousands
+LISTING_IDLE_SECONDS: Final = 120.0
+LISTING_RATIO: Final = 10_000  # and so many times as long as it takes, where there are thousands
 HEARD_OF: Final = 0  # no inode: of whom the kernel told before a listing did
 DOUBT_SECONDS: Final = 2.0  # in which all are looked at when something was missed
 TRY_AGAIN_SECONDS: Final = 1.0
@@ -168,13 +168,14 @@ class Watch:
         """Those of *due* whose stat line or time of life calls for a look."""
         pids = []
         for known in due:
+            known.visits += 1
+            if self._wants_full_look(known, now):
+                pids.append(known.id.pid)
+                continue
             stat = self._stat(known.id.pid)
             if stat is None:
                 self._population.forget(known.id.pid)
-                continue
-            known.visits += 1
-            full = not stat.traceable or self._wants_full_look(known, now)
-            if known.runs_on(stat) and not full:
+            elif stat.traceable and known.runs_on(stat):
                 self._population.appoint(known, now)
             else:
                 pids.append(known.id.pid)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "identify": EDGES,
     "holds": EDGES | {"record"},
     "matching": STATE,
-    "population": STATE,
+    "population": STATE | {"matching"},
     "orphans": EDGES | {"identify", "ledger", "population"},
     "enforce": STATE | {"population", "orphans", "matching"},
     "watch": STATE | {"population", "enforce"},
