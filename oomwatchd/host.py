@@ -137,7 +137,7 @@ class SystemHost:
     def wait(self, until_seconds: float) -> Wake:
         """Wait for a signal, an event, *until_seconds* (monotonic), or the next heartbeat."""
         ready = self._ready(until_seconds)
-        numbers = self._signals()
+        numbers = os.read(self._pipe, 4096) if self._pipe in ready else b""
         heard = SILENCE
         if self._events is not None and self._events.fileno() in ready:
             heard = self._events.drain()
@@ -186,12 +186,6 @@ class SystemHost:
 
     def publish(self, snapshot: Snapshot) -> None:
         self._reporter.publish(snapshot)
-
-    def _signals(self) -> bytes:
-        try:
-            return os.read(self._pipe, 4096)
-        except BlockingIOError:
-            return b""
 
 
 def polled(poll: select.poll, until_seconds: float) -> dict[int, int]:
