@@ -108,8 +108,19 @@ def oomwatchd(scratch: Path, name: str, settings: Mapping[str, str]) -> Iterator
             "RUNTIME_DIRECTORY": runtime,
             "NOTIFY_SOCKET": str(directory / "notify"),
         }
-        with running(scratch, name, command, ready.is_set, environment) as subject:
+        started = running(scratch, name, command, ready.is_set, environment, installed(scratch))
+        with started as subject:
             yield subject._replace(port=port, turned=turned)
+
+
+def installed(scratch: Path) -> Path:
+    """Where the daemon's code lies compiled, as a package's does once it has been installed."""
+    directory = scratch / "installed"
+    if not directory.exists():
+        shutil.copytree(CHECKOUT / "oomwatchd", directory / "oomwatchd")
+        command = [PYTHON, "-m", "compileall", "-q", "oomwatchd"]
+        subprocess.run(command, check=True, cwd=directory)
+    return directory
 
 
 @contextmanager
@@ -183,11 +194,12 @@ def running(
     command: Sequence[str],
     ready: Callable[[], bool],
     environment: Mapping[str, str] | None = None,
+    directory: Path = CHECKOUT,
 ) -> Iterator[Subject]:
     with log_of(scratch, name).open("wb") as log:
         process = subprocess.Popen(
             command,
-            cwd=CHECKOUT,
+            cwd=directory,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 CPUCLOCK_SCHED: Final = 2  # include/linux/posix-timers.h
 MIB_KIB: Final = 1024
+TRACED: Final = re.compile(r"\d+ +(\d+\.\d+) (.+)")  # thread, seconds, what it did
+NO_CALL: Final = ("<...", "---", "+++")  # the end of a call, a signal, the end of a thread
 
 
 class Memory(NamedTuple):
@@ -58,9 +60,9 @@ def forks() -> int:
 
 
 @contextmanager
-def counting_calls(pid: int, table: Path) -> Iterator[None]:
-    """Have strace count the system calls of all its threads, into *table*."""
-    command = ["strace", "-f", "-c", "-o", str(table), "-p", str(pid)]
+def tracing_calls(pid: int, trace: Path) -> Iterator[None]:
+    """Have strace write the system calls of all its threads, a line each, into *trace*."""
+    command = ["strace", "-f", "-ttt", "-s", "0", "-o", str(trace), "-p", str(pid)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
         first = strace.stderr.readline() if strace.stderr else ""
         if "attached" not in first:
@@ -75,25 +77,35 @@ def calls_beside(
     scratch: Path,
     seconds: float,
     meanwhile: Callable[[float], None] = time.sleep,
+    settle_seconds: float = 0.0,
 ) -> dict[str, float]:
-    """System calls a second of each; tracing makes them slow, but not more."""
-    tables = {name: scratch / f"calls-{pid}" for name, pid in pids.items()}
+    """System calls a second of each; tracing makes them slow, but not more.
+
+    Those who look at processes look at strace, too, when it is new: *settle_seconds* are for that.
+    """
+    traces = {name: scratch / f"calls-{pid}" for name, pid in pids.items()}
     with ExitStack() as stack:
         for name, pid in pids.items():
-            stack.enter_context(counting_calls(pid, tables[name]))
+            stack.enter_context(tracing_calls(pid, traces[name]))
+        meanwhile(settle_seconds)
+        since = time.time()
         meanwhile(seconds)
     return {
-        name: calls_counted(table.read_text(encoding="ascii")) / seconds
-        for name, table in tables.items()
+        name: calls_counted(trace.read_text(encoding="ascii"), since) / seconds
+        for name, trace in traces.items()
     }
 
 
-def calls_counted(table: str) -> int:
-    """The sum of `strace -c`; no table at all means that there was no call."""
-    total = re.search(r"^100\.00 +\S+ +\S+ +(\d+)", table, re.MULTILINE)
-    if total is None and table.strip():
-        raise SystemExit(f"strace counted:\n{table}")
-    return int(total[1]) if total else 0
+def calls_counted(trace: str, since: float) -> int:
+    """The calls begun at *since* (seconds since 1970) or later, in what `strace -f -ttt` wrote."""
+    count = 0
+    for line in trace.splitlines():
+        parts = TRACED.fullmatch(line)
+        if parts is None:
+            raise SystemExit(f"strace wrote: {line}")
+        began, what = parts.groups()
+        count += float(began) >= since and not what.startswith(NO_CALL)
+    return count
 
 
 class Spread(NamedTuple):

@@ -13,8 +13,10 @@ from bench.programs import sleepers
 from bench.report import Bar, Section, number, table
 
 TRACKED: Final = 10  # of the idle processes, so many are under rules
+STARTS: Final = 3
 STRETCHES: Final = 3
 SETTLE_SECONDS: Final = 12  # young processes are looked at more often
+GROWN_UP_SECONDS: Final = 35  # and such is strace, when it counts
 ALONE_SECONDS: Final = 5
 FIRST_SCAN: Final = "oomwatchd_scan_duration_seconds_sum"  # when it is the only one
 CPU_RATIO_MAX: Final = 0.25
@@ -28,8 +30,8 @@ class Alone(NamedTuple):
     """What one has used with no other beside it."""
 
     start_milliseconds: float
+    bare_start_milliseconds: float  # without the first look, for those that tell how long that was
     memory: meters.Memory
-    first_scan_milliseconds: float  # of `start_milliseconds`; 0 for those that do not tell
 
 
 class Together(NamedTuple):
@@ -79,10 +81,23 @@ def size(scratch: Path, starts: Mapping[str, Start], count: int, seconds: float)
 def alone(start: Start) -> Alone:
     """Its memory is weighed after it has been scraped, and has worked for a while."""
     with start() as subject:
-        first_scan = metric(subject.port, FIRST_SCAN) if subject.port else 0.0
+        started = [started_in(subject)]
         time.sleep(ALONE_SECONDS)
         memory = meters.memory(subject.pid)
-        return Alone(subject.start_milliseconds, memory, first_scan * 1000)
+    for _ in range(STARTS - 1):
+        with start() as subject:
+            started.append(started_in(subject))
+    whole, bare = map(statistics.median, zip(*started, strict=True))
+    return Alone(whole, bare, memory)
+
+
+def started_in(subject: Subject) -> tuple[float, float]:
+    """CPU until it was ready, milliseconds: all, and what is left without the first look.
+
+    The duration of that is of the clock on the wall; on a quiet machine that is its CPU.
+    """
+    first_look = metric(subject.port, FIRST_SCAN) * 1000 if subject.port else 0.0
+    return subject.start_milliseconds, max(subject.start_milliseconds - first_look, 0.0)
 
 
 def together(scratch: Path, starts: Sequence[Start], seconds: float) -> Together:
@@ -94,7 +109,8 @@ def together(scratch: Path, starts: Sequence[Start], seconds: float) -> Together
         before = meters.forks()
         stretches = [meters.cpu_beside(pids, seconds, sleep) for _ in range(STRETCHES)]
         forks = (meters.forks() - before) / seconds / STRETCHES
-        return Together(stretches, forks, meters.calls_beside(pids, scratch, seconds, sleep))
+        calls = meters.calls_beside(pids, scratch, seconds, sleep, GROWN_UP_SECONDS)
+        return Together(stretches, forks, calls)
 
 
 # -- what is said about it
@@ -115,7 +131,8 @@ def text(sizes: Sequence[Size], seconds: float) -> str:
             table(["CPU, ms a minute", *head], [*rows("cpu"), disturbed]),
             "System calls a second (per process), counted by strace in a further stretch.\n",
             table(["system calls a second", *head], rows("calls")),
-            "Each alone: memory once it has been scraped; CPU from the start to being ready.\n",
+            f"Each alone: memory once it has been scraped; CPU from the start to being ready, the "
+            f"median of {STARTS} starts.\n",
             table(["RSS / PSS, MiB", *head], rows("memory")),
             table(["CPU to ready, ms", *head], rows("start")),
         ]
@@ -138,7 +155,7 @@ def bars(sizes: Sequence[Size]) -> list[Bar]:
             Bar(f"CPU, polling, to the C program's, {at}", one.ratio[POLLING], CPU_RATIO_MAX),
             Bar(f"system calls per process and turn, polling, {at}",
                 one.calls_per_process(POLLING), CALLS_MAX),
-            Bar(f"start, without the first look, {at}", bare_start(one.alone[SHIPPED]),
+            Bar(f"start, without the first look, {at}", one.alone[SHIPPED].bare_start_milliseconds,
                 START_MILLISECONDS_MAX, "ms of CPU"),
         ]  # fmt: skip
         if 1000 <= one.processes <= 3000:
@@ -149,11 +166,6 @@ def bars(sizes: Sequence[Size]) -> list[Bar]:
         what = f"CPU, events: {large.processes:,} processes to {small.processes:,}"
         found.append(Bar(what, large.cpu[EVENTS] / small.cpu[EVENTS], EVENTS_GROWTH_MAX))
     return found
-
-
-def bare_start(found: Alone) -> float:
-    """The first scan's duration is of the clock on the wall; on a quiet machine that is its CPU."""
-    return max(found.start_milliseconds - found.first_scan_milliseconds, 0.0)
 
 
 def plot(sizes: Sequence[Size]) -> str:

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -139,26 +140,39 @@ def test_a_rule_matches_the_programs_started_but_not_their_launcher() -> None:
 # -- what is made of it
 
 STRACE = """\
-% time     seconds  usecs/call     calls    errors syscall
------- ----------- ----------- --------- --------- ----------------
- 91.52    0.003066          12       255        31 read
-  8.48    0.000284           5        53           close
------- ----------- ----------- --------- --------- ----------------
-100.00    0.003350          10       308        31 total
+411   1795348000.100000 read(5, ""..., 4096) = 12
+411   1795348002.000000 close(5) = 0
+412   1795348002.000100 futex(0x7f0384000b70, FUTEX_WAIT_PRIVATE, 2, NULL <unfinished ...>
+411   1795348002.000200 futex(0x7f0384000b70, FUTEX_WAKE_PRIVATE, 1) = 1
+412   1795348002.000300 <... futex resumed>) = 0
+411   1795348002.000400 --- SIGTERM {si_signo=SIGTERM, si_code=SI_USER, si_pid=9, si_uid=0} ---
+412   1795348002.000500 +++ exited with 0 +++
 """
 
 
-def test_system_calls_are_those_of_the_last_line() -> None:
-    assert meters.calls_counted(STRACE) == 308
+def test_system_calls_are_counted_once_and_from_when_it_is_asked_for() -> None:
+    assert meters.calls_counted(STRACE, 1795348000.0) == 4
+    assert meters.calls_counted(STRACE, 1795348002.0) == 3
 
 
-def test_no_table_is_no_call() -> None:
-    assert meters.calls_counted("") == 0
+def test_no_trace_is_no_call() -> None:
+    assert meters.calls_counted("", 0.0) == 0
 
 
-def test_a_table_that_is_not_understood_is_not_no_call() -> None:
-    with pytest.raises(SystemExit, match="strace counted"):
-        meters.calls_counted("strace: something else\n")
+def test_a_trace_that_is_not_understood_is_not_no_call() -> None:
+    with pytest.raises(SystemExit, match="strace wrote: strace: something"):
+        meters.calls_counted("strace: something else\n", 0.0)
+
+
+def test_the_calls_before_it_has_settled_are_not_counted(tmp_path: Path) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("no strace")
+    busy_then_idle = "import os,time\nfor _ in range(9999): os.getppid()\nwhile 1: time.sleep(.1)"
+    with subprocess.Popen([sys.executable, "-c", busy_then_idle]) as process:
+        found = meters.calls_beside({"it": process.pid}, tmp_path, 1.0, settle_seconds=3.0)
+        process.kill()
+
+    assert 5 <= found["it"] <= 30
 
 
 def test_a_process_that_cannot_be_traced_is_not_one_without_calls(tmp_path: Path) -> None:
