@@ -1,10 +1,9 @@
 /* The plainest reader of /proc: what a daemon costs that looks at everything on every turn.
  *
- *     reference INTERVAL_SECONDS TURNS     one turn: list /proc, and of every process read
- *                                          stat, cmdline and oom_score_adj
+ *     reference INTERVAL_SECONDS     one turn: list /proc, and of every process read stat, cmdline
+ *                                    and oom_score_adj; until killed
  *
- * Prints the CPU time of each turn in microseconds, one a line.
- * Build: cc -O2 -o reference reference.c
+ * Build: cc -O2 -static -o reference reference.c
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -13,13 +12,6 @@
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
-
-static double cpu_microseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return now.tv_sec * 1e6 + now.tv_nsec / 1e3;
-}
 
 static void read_file(int directory, const char *name)
 {
@@ -52,14 +44,14 @@ static void turn(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3)
+    if (argc != 2)
         return 64;
-    for (int left = atoi(argv[2]); left > 0; left--) {
-        usleep((useconds_t)(atof(argv[1]) * 1e6));
-        double before = cpu_microseconds();
+    long long interval = (long long)(atof(argv[1]) * 1e9);
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    for (long long next = now.tv_sec * 1000000000LL + now.tv_nsec;; next += interval) {
+        struct timespec at = {next / 1000000000, next % 1000000000};
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
         turn();
-        printf("%.0f\n", cpu_microseconds() - before);
-        fflush(stdout);
     }
-    return 0;
 }

@@ -10,16 +10,16 @@ from oomwatchd.config import ConfigError, Loaded
 from oomwatchd.enforce import Enforcer
 from oomwatchd.exposure import Exposure
 from oomwatchd.holds import Holds
-from oomwatchd.host import Host, reloading
+from oomwatchd.host import Host, Wake, Wants, reloading
 from oomwatchd.journal import Narrator, log
 from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.kernel.psi import PressureFile
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import Address, Level, Pressure, RuleTotals, Snapshot, Tracked
+from oomwatchd.model import SILENCE, Address, Level, Pressure, RuleTotals, Snapshot, Tracked
 from oomwatchd.pending import pending
 from oomwatchd.policy.pressure import PressureState, advance, level
-from oomwatchd.population import Moment, Population
+from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
 from oomwatchd.shield import Shield
 from oomwatchd.systemd.manager import Spawn
@@ -28,7 +28,11 @@ from oomwatchd.watch import Watch
 
 Load = Callable[[], Loaded]
 Rebind = Callable[[Address | None], None]  # serve the metrics elsewhere; raises OSError
-NEVER: Final = float("-inf")
+ALERT_SECONDS: Final = 10.0  # how long the kernel's call that tasks wait for memory counts
+ALERT_INTERVAL_SECONDS: Final = 1.0  # between two scans, while memory is short
+REPORT_SECONDS: Final = 1.0  # between two reports, while event follows event
+REVISIT_STEP_SECONDS: Final = 0.25  # the young whose time comes within it are seen together
+LATER: Final = float("inf")
 
 
 class Machine(NamedTuple):
@@ -41,18 +45,24 @@ class Machine(NamedTuple):
 
 def serve(daemon: "Daemon", host: Host) -> None:
     """Keep oom_score_adj in line with the rules until told to stop."""
-    daemon.turn(host.now(), scan=True)
+    daemon.listen(host)  # before the first look: nobody comes unseen
+    daemon.turn(Wake(host.now()))
     host.publish(daemon.snapshot())
+    if lacking := host.settle_in():
+        log.debug("%s", lacking)  # containers may not lock
     host.notify("READY=1", daemon.status())
     while not (wake := host.wait(daemon.next_turn_seconds)).stop:
         if wake.reload:
             host.notify(*reloading())
             daemon.reload()
-        daemon.turn(wake.now, scan=wake.reload or wake.now.seconds >= daemon.next_scan_seconds)
-        host.publish(daemon.snapshot())
+            daemon.listen(host)
+        daemon.turn(wake)
+        if daemon.has_to_report:
+            host.publish(daemon.snapshot())
         if wake.reload:
             host.notify("READY=1")
-        host.notify("WATCHDOG=1", daemon.status())  # a turn that hangs must not look alive
+        if daemon.has_to_report:
+            host.notify("WATCHDOG=1", daemon.status())  # a turn that hangs must not look alive
     host.notify("STOPPING=1")
     daemon.stop(wake.now)
 
@@ -72,21 +82,28 @@ class Daemon:
         *,
         dry_run: bool,
     ) -> None:
-        self.next_scan_seconds = NEVER
+        self.next_turn_seconds = self._next_scan_seconds = LONG_AGO
+        self._alert_until_seconds = self._reported_seconds = LONG_AGO
+        self.has_to_report = True
         self._load = load
         self._rebind = rebind
         self._missing = features
         self._features = {name: not missing for name, missing in features.items()}
         self._record = Record(dry_run=dry_run)
         self._holds = Holds()
-        population = Population(self._holds, ledger, machine.ticks_per_second)
-        self._enforcer = Enforcer(proc, population, ledger, self._record, dry_run=dry_run)
+        self._population = Population(self._holds, ledger, machine.ticks_per_second)
+        self._enforcer = Enforcer(proc, self._population, ledger, self._record, dry_run=dry_run)
         self._watch = Watch(
-            proc, population, self._enforcer, ledger, self._record, ram_bytes=machine.ram_bytes
+            proc,
+            self._population,
+            self._enforcer,
+            ledger,
+            self._record,
+            ram_bytes=machine.ram_bytes,
         )
-        self.shield: Shield | None = None
+        self._shield: Shield | None = None
         if machine.cgroup_root is not None:
-            self.shield = Shield(
+            self._shield = Shield(
                 CgroupFs(machine.cgroup_root), proc, self._holds, ledger, self._record,
                 self._enforcer.save_ledger, machine.spawn, dry_run=dry_run,
             )  # fmt: skip
@@ -101,19 +118,12 @@ class Daemon:
         self._turn_seconds = 0.0
         self._configure(loaded)
 
-    @property
-    def next_turn_seconds(self) -> float:
-        """When to turn, if nothing happens before."""
-        if self.shield is None:
-            return self.next_scan_seconds
-        return min(self.next_scan_seconds, self.shield.due_seconds)
-
     def _configure(self, loaded: Loaded) -> None:
         """Put a configuration in force, and say what it asks for in vain."""
         self.config = loaded.config
         self._watch.configure(loaded.config)
-        if self.shield is not None:
-            self.shield.configure(loaded.config)
+        if self._shield is not None:
+            self._shield.configure(loaded.config)
         self._reload_successful = True
         self._reload_success_unix_seconds = time.time()
         for warning in loaded.warnings:
@@ -138,23 +148,75 @@ class Daemon:
             self._configure(loaded)
             log.info("reloaded: %d rules", len(self.config.rules))
 
-    def turn(self, now: Moment, *, scan: bool) -> None:
-        """Look at the pressure, and at the processes when their time has come."""
+    def listen(self, host: Host) -> None:
+        """What the next waits are to end for."""
+        wants = Wants(
+            events=self.config.events == "auto" and bool(self.config.rules),
+            forks=any(rule.workers is not None for rule in self.config.rules),
+            pressure=self._pressure_file is not None,
+            exits_fd=self._holds.fileno(),
+            shield_fd=self._shield.fileno() if self._shield is not None else None,
+        )
+        self._population.told = host.listen(wants)
+        if wants.events and not self._population.told and self._features.get("process_events"):
+            log.warning("process events: not available any more; processes are found by looking")
+
+    def turn(self, wake: Wake) -> None:
+        """Look at those of whom we have heard; at all when their time has come; at the pressure."""
+        now = wake.now
+        if wake.ended:
+            self._watch.bury()
+        self._record.heard(wake.heard)
+        if wake.heard != SILENCE:
+            self._watch.hear(wake.heard, now)
+        if wake.pressed:
+            self._alert_until_seconds = now.seconds + ALERT_SECONDS
+        scan = wake.reload or wake.heard.lost or now.seconds >= self._next_scan_seconds
+        revisit = not scan and now.seconds >= self._population.soon_seconds
         if scan:
-            started = time.monotonic()
-            self._watch.scan(now)
-            self._record.scanned(time.monotonic() - started)
-            self.next_scan_seconds = next_scan(
-                self.next_scan_seconds, now.seconds, self.config.interval_seconds
-            )
-        if self.shield is not None:
-            self.shield.tend(now, scan=scan)
-        if self._exposure is not None:
+            self._scan(now)
+        elif revisit:
+            self._watch.revisit(now)
+        at_once = scan or wake.pressed or not (revisit or wake.ended or wake.heard != SILENCE)
+        self.has_to_report = at_once or now.seconds >= self._reported_seconds + REPORT_SECONDS
+        self._tend(now, scan=scan)
+        if self.has_to_report:
+            self._feel_pressure(now)
+        self._plan(now)
+        self._narrator.tell(self._record.take_news(), now.seconds)
+        self._turn_seconds = time.monotonic()
+
+    def _tend(self, now: Moment, *, scan: bool) -> None:
+        """See to the shield of those under rules, and to the audit of it."""
+        if self._shield is not None:
+            self._shield.tend(now, scan=scan)
+        if self._exposure is not None and self.has_to_report:
             self._exposure.tend(self._holds, now.seconds)
             self._record.audited(self._exposure.fault)
-        self._feel_pressure(now)
-        self._narrator.tell(self._record.take_news())
-        self._turn_seconds = time.monotonic()
+
+    def _scan(self, now: Moment) -> None:
+        started = time.monotonic()
+        self._watch.scan(now)
+        self._record.scanned(time.monotonic() - started)
+        self._next_scan_seconds = next_scan(
+            self._next_scan_seconds, now.seconds, self.config.interval_seconds
+        )
+
+    def _plan(self, now: Moment) -> None:
+        """When to scan, to see the young again, and to report; in a storm not after each event."""
+        alert = self._level != "ok" or now.seconds < self._alert_until_seconds
+        if alert:
+            soonest_seconds = now.seconds + ALERT_INTERVAL_SECONDS
+            self._next_scan_seconds = min(self._next_scan_seconds, soonest_seconds)
+        report_seconds = self._reported_seconds + REPORT_SECONDS
+        if self.has_to_report:
+            self._reported_seconds, report_seconds = now.seconds, LATER
+        self.next_turn_seconds = min(
+            self._next_scan_seconds,
+            report_seconds,
+            max(self._population.soon_seconds, now.seconds + REVISIT_STEP_SECONDS),
+            self._shield.due_seconds if self._shield is not None else LATER,
+        )
 
     def _feel_pressure(self, now: Moment) -> None:
         if self._pressure_file is None:
@@ -195,7 +257,7 @@ class Daemon:
             adjustments=dict(self._record.adjustments),
             markings=dict(self._record.markings),
             movings=dict(self._record.movings),
-            worker_failures=self.shield.worker_failures if self.shield is not None else 0,
+            worker_failures=self._shield.worker_failures if self._shield is not None else 0,
             exposed=None if self._exposure is None else self._exposure.exposed,
             pressure=self._pressure,
             level=self._level,
@@ -210,19 +272,23 @@ class Daemon:
             unkillable_guard_trips=self._record.guard_trips,
             match_timeouts=self._record.match_timeouts,
             unreadable=self._record.unreadable,
+            process_events=self._record.process_events,
+            process_events_lost=self._record.process_events_lost,
         )
 
     def stop(self, now: Moment) -> None:
         if self._exposure is not None:
             self._exposure.close()
         if self.config.on_stop == "restore":
-            self._watch.scan(now)  # who was forked since the last one has inherited our values, too
+            self._watch.forget_listing()  # who was forked since has inherited our values, too
+            self._watch.scan(now)
             self._enforcer.put_all_back()
-            if self.shield is not None:
-                self.shield.take_all_back(now)
-            self._narrator.tell(self._record.take_news())
-        if self.shield is not None:
-            self.shield.close()
+            if self._shield is not None:
+                self._shield.take_all_back(now)
+            self._narrator.tell(self._record.take_news(), now.seconds)
+        if self._shield is not None:
+            self._shield.close()
+        self._holds.close()
 
 
 def pressure_file(root: Path) -> PressureFile | None:

@@ -3,31 +3,27 @@
 look -> identify -> rule -> decide -> remember (ledger) -> adjust -> hold
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
 from typing import Final, NamedTuple
 
 from oomwatchd.holds import Hold
-from oomwatchd.identify import SlowReader, Unreadable, Untried, cgroup_of, identify
+from oomwatchd.identify import SlowReader, Unreadable, Untried, identify, owner
 from oomwatchd.kernel.adjust import Outcome, adjust, read_adj
-from oomwatchd.kernel.cgroup import in_kubernetes_pod
-from oomwatchd.kernel.deadline import Deadline
-from oomwatchd.kernel.proc import GONE, Look, ProcFs
+from oomwatchd.kernel.proc import GONE, Look, ProcFs, parents_first
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import Change, Config, Process, ProcessId, Result, Rule
-from oomwatchd.orphans import lost_ancestor
+from oomwatchd.matching import Answer, Matcher
+from oomwatchd.model import Change, Process, ProcessId, Result, Rule
+from oomwatchd.orphans import GENERATIONS_MAX, lost_ancestor, strangers
 from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import Claim, Decision, decide
-from oomwatchd.policy.rules import MATCH_SECONDS, compiled, first_match, needs
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Drift, Record
 from oomwatchd.text import decoded
 
-# With each process that uses up the time for matching, those behind it have half as much, down to
-# this: a user may have 65,536 users below him (subuid(5)), and so is not one, but many.
-MATCH_LEAST_SECONDS: Final = 0.002
+NOBODY: Final[Mapping[int, int]] = {}
 BATCH: Final = 64  # processes whose directories are open at the same time
 
 
@@ -54,7 +50,7 @@ class Step(NamedTuple):
 
 
 class Enforcer:
-    """Knows the rules in force, and whom it had to wait for."""
+    """Knows whom it had to wait for."""
 
     def __init__(
         self, proc: ProcFs, population: Population, ledger: Ledger, record: Record, *, dry_run: bool
@@ -67,22 +63,35 @@ class Enforcer:
         self._dry_run = dry_run
         self._ignored = frozenset({1, getpid()})
         self._reader = SlowReader()
-        self._deadline = Deadline(MATCH_SECONDS, TooSlow)
+        self.matcher = Matcher()
         self._slow: set[int | str] = set()  # owners whose processes made us wait
-
-    def configure(self, config: Config) -> None:
-        self._config = config
-        self._rules = compiled(config.rules)
-        self._rules_by_name = {rule.name: rule for rule in config.rules}
-        self.needs = needs(config.rules)
+        self._parents: set[int] = set()  # whose claim has changed, with children yet to hear of it
 
     def new_turn(self) -> None:
         """Those who made us wait have another try, unless a read of theirs still hangs."""
-        self._deadline.seconds = MATCH_SECONDS
+        self.matcher.new_turn()
         if not self._reader.hanging:
             self._slow.clear()
 
-    def look_at(self, pids: Sequence[int], now: Moment) -> None:
+    def look_at(
+        self, pids: Sequence[int], now: Moment, execed_ns: Mapping[int, int] = NOBODY
+    ) -> None:
+        """Look at *pids*, and at the children of those whose claim is another than it was.
+
+        *execed_ns* is when some of them have executed their program; see `identify`.
+
+        A child may have been looked at before its parent became a match: between the parent's fork
+        and exec, or when both came in one turn and the parent was not due in it.
+        """
+        self._execed_ns = execed_ns
+        while pids:
+            self._parents.clear()
+            self._look_at(pids, now)
+            pids = self._population.children(self._parents) if self._parents else ()
+
+    def _look_at(
+        self, pids: Sequence[int], now: Moment, generations: int = GENERATIONS_MAX
+    ) -> None:
         """Look at *pids*, parents before children: what a child is due hangs on its parent."""
         to_come = set(pids)
         later: list[ProcessId] = []
@@ -97,6 +106,9 @@ class Enforcer:
                         later.append(look.id)
                     else:
                         ready.append(look)
+                unmet = strangers(ready, some, self._proc, self._population)
+                if unmet and generations:
+                    self._look_at(unmet, now, generations - 1)
                 self._treat(ready, now)
         by_age = [id.pid for id in sorted(later, key=lambda id: id.start_ticks)]
         for start in range(0, len(by_age), BATCH):
@@ -105,7 +117,7 @@ class Enforcer:
 
     @contextmanager
     def _looks(self, pids: Sequence[int]) -> Iterator[list[Look]]:
-        """Hold on to those of *pids* that are there, the oldest first."""
+        """Hold on to those of *pids* that are there, in the order to treat them in."""
         with ExitStack() as stack:
             looks = []
             for pid in pids:
@@ -113,15 +125,21 @@ class Enforcer:
                     look = self._proc.look(pid)
                 except PermissionError:  # hidepid=1, and we may not trace it
                     continue
-                if look is not None:
+                if look is None:
+                    self._population.forget(pid)
+                else:
                     stack.callback(look.close)
                     looks.append(look)
-            yield sorted(looks, key=lambda look: look.id.start_ticks)
+            yield parents_first(sorted(looks, key=lambda look: look.id.start_ticks))
 
     def _treat(self, looks: Sequence[Look], now: Moment) -> None:
         ready = [look for look in looks if self._concerns_us(look) and not self._waits(look, now)]
         steps: list[Step] = []
-        for look, identity in zip(ready, identify(ready, self.needs, self._reader), strict=True):
+        for look, identity in zip(
+            ready,
+            identify(ready, self.matcher.needs_at_first, self._reader, self._execed_ns),
+            strict=True,
+        ):
             if isinstance(identity, Unreadable):
                 self._made_us_wait(look, now)
             elif isinstance(identity, Untried):
@@ -156,12 +174,15 @@ class Enforcer:
     def _steps(self, look: Look, process: Process, now: Moment) -> Iterator[Step]:
         """The step to take, if *process* is or was under a rule, or its parent is or was."""
         known = self._population.get(look.id)
+        met_before = known is not None
         own = known.claim if known is not None else self._ledger.get(look.id)
-        rule = self._rule(look, process)
+        answer = self._answer(look, process, known)
+        rule = self.matcher.rule(look, answer) if answer is not None else None
         parent = self._population.parent_claim(process.parent_pid, look.id)
         alone = own is None and parent is None
         orphan = alone and known is None and not self._ledger.is_empty  # perhaps
         known = self._met(look, own, now)
+        known.answer = answer
         if alone and rule is None and not orphan:
             return
         try:
@@ -171,9 +192,11 @@ class Enforcer:
         except GONE:
             return
         decision = decide(
-            rule, before, own, parent, self._rules_by_name, guarded=self.guard_tripped
+            rule, before, own, parent, self.matcher.by_name, guarded=self.guard_tripped
         )
         if decision is not None:
+            if met_before and not decision.claim.means_the_same(own):
+                self._parents.add(look.id.pid)
             known.claim = decision.claim
             self._remember(look.id, decision.claim)
             yield Step(look, process.comm, rule, before, own, decision)
@@ -186,26 +209,18 @@ class Enforcer:
         elif known.program != look.stat.program:
             known.program = look.stat.program
             known.since_boot_seconds = now.boot_seconds
+        known.parent_pid = look.stat.parent_pid
         self._population.appoint_by_age(known, now)
         return known
 
-    def _rule(self, look: Look, process: Process) -> Rule | None:
-        """The rule that *process* falls under; none, when matching takes too long."""
+    def _answer(self, look: Look, process: Process, known: Known | None) -> Answer | None:
+        """What the rules say of *process*; nothing, when matching takes too long."""
         try:
-            with self._deadline:
-                rule = first_match(self._rules, process)
+            return self.matcher.answer(look, process, known.answer if known is not None else None)
         except TooSlow:
-            self._deadline.seconds = max(self._deadline.seconds / 2, MATCH_LEAST_SECONDS)
             self._record.match_gave_up(process.id, process.comm)
             self._blame(look)
             return None
-        if rule is None or self._config.kubernetes_pods == "manage":
-            return rule
-        try:
-            path = process.cgroup or cgroup_of(look.directory).path
-        except GONE:
-            return None
-        return None if in_kubernetes_pod(path) else rule
 
     # -- those who make us wait --------------------------------------------------------------------
 
@@ -236,8 +251,7 @@ class Enforcer:
         known = self._population.get(look.id)
         if known is None:
             known = self._population.meet(look, self._ledger.get(look.id))
-        known.program = None  # unknown, so that the next visit reads it all
-        self._population.appoint(known, now, wait_seconds=0.0)
+        self._population.put_off(known, now)
 
     # -- carrying out ------------------------------------------------------------------------------
 
@@ -324,8 +338,3 @@ class Enforcer:
             return None
         change = Change(look.id, decoded(look.stat.comm), claim.rule, claim.before)
         return self._adjust(look, change, now, back=True)
-
-
-def owner(look: Look) -> int | str:
-    """Whom a process is charged to: its user; or, as containers run as root too, root's cgroup."""
-    return read_status(look.directory).uid or cgroup_of(look.directory).path

@@ -1,7 +1,8 @@
-"""The processes under rules: held by a descriptor each, checked for drift, and weighed."""
+"""The processes under rules: held by descriptors, checked for drift, and weighed."""
 
 import os
 import resource
+import select
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -15,6 +16,7 @@ REASSERT_LIMIT: Final = 3  # times within REASSERT_SECONDS, before we yield
 REASSERT_SECONDS: Final = 60.0
 GUARD_RELEASE_RATIO: Final = 0.8  # of the limit: below it, -1000 is given again
 NOT_HELD: Final = -1
+ENDED_MAX: Final = 1024  # told of at one time; the rest at the next
 DESCRIPTORS_LEFT: Final = 256  # for everything else: looks, connections, the log
 DESCRIPTORS_MAX: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - DESCRIPTORS_LEFT
 
@@ -23,7 +25,7 @@ class Hold:
     """One process under one rule."""
 
     __slots__ = (
-        "adj_fd", "anon_bytes", "comm", "drifts", "id", "let_be", "now", "program",
+        "adj_fd", "anon_bytes", "comm", "drifts", "id", "let_be", "now", "pidfd", "program",
         "resident_bytes", "rule", "shmem_bytes", "stat_fd", "swap_bytes", "unkillable", "wanted",
     )  # fmt: skip
 
@@ -37,6 +39,7 @@ class Hold:
         self.let_be = False  # write no more to it, until it runs another program
         self.adj_fd = held(look, "oom_score_adj")
         self.stat_fd = held(look, "stat")
+        self.pidfd = pidfd_held(look)
         self.resident_bytes = self.anon_bytes = self.shmem_bytes = self.swap_bytes = 0
         self.drifts: deque[float] = deque(maxlen=REASSERT_LIMIT)
 
@@ -78,10 +81,7 @@ class Hold:
         return True
 
     def close(self) -> None:
-        for fd in (self.adj_fd, self.stat_fd):
-            if fd != NOT_HELD:
-                os.close(fd)
-        self.adj_fd = self.stat_fd = NOT_HELD
+        self.adj_fd, self.stat_fd, self.pidfd = map(closed, (self.adj_fd, self.stat_fd, self.pidfd))
 
     def tracked(self) -> Tracked:
         return Tracked(
@@ -96,12 +96,27 @@ def held(look: Look, name: str) -> int:
     NOT_HELD, when it has just ended, or when descriptors are about to run out.
     """
     try:
-        fd = os.open(name, READ, dir_fd=look.directory)
+        return spared(os.open(name, READ, dir_fd=look.directory))
     except OSError:
         return NOT_HELD
-    if fd < DESCRIPTORS_MAX:
-        return fd
-    os.close(fd)
+
+
+def pidfd_held(look: Look) -> int:
+    """A descriptor that tells of its end.  NOT_HELD as above, and before Linux 5.3."""
+    try:
+        return spared(look.pidfd())
+    except OSError:
+        return NOT_HELD
+
+
+def spared(fd: int) -> int:
+    """*fd*, if enough are left for everything else."""
+    return fd if fd < DESCRIPTORS_MAX else closed(fd)
+
+
+def closed(fd: int) -> int:
+    if fd != NOT_HELD:
+        os.close(fd)
     return NOT_HELD
 
 
@@ -111,6 +126,8 @@ class Holds:
     def __init__(self) -> None:
         self._holds: dict[int, Hold] = {}
         self._changed: set[int] | None = None  # None: nobody asks
+        self._ends = select.epoll()
+        self._by_pidfd: dict[int, int] = {}
         self._round: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
@@ -122,18 +139,42 @@ class Holds:
     def get(self, pid: int) -> Hold | None:
         return self._holds.get(pid)
 
+    def close(self) -> None:
+        for pid in list(self._holds):
+            self.drop(pid)
+        self._ends.close()
+
+    def fileno(self) -> int:
+        """Readable while `ended` has something to tell."""
+        return self._ends.fileno()
+
+    def ended(self) -> list[int]:
+        """The pids of those that have ended, of very many the first; each is told once."""
+        return [self._by_pidfd[fd] for fd, _ in self._ends.poll(0, ENDED_MAX)]
+
     def put(self, hold: Hold) -> None:
         self.drop(hold.id.pid)
         self._holds[hold.id.pid] = hold
         if self._changed is not None:
             self._changed.add(hold.id.pid)
+        if hold.pidfd == NOT_HELD:
+            return
+        try:
+            self._ends.register(hold.pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+        except OSError:  # ENOSPC: fs.epoll.max_user_watches
+            hold.pidfd = closed(hold.pidfd)
+        else:
+            self._by_pidfd[hold.pidfd] = hold.id.pid
 
     def drop(self, pid: int) -> None:
         hold = self._holds.pop(pid, None)
-        if hold is not None:
-            hold.close()
-            if self._changed is not None:
-                self._changed.add(pid)
+        if hold is None:
+            return
+        if self._changed is not None:
+            self._changed.add(pid)
+        if self._by_pidfd.pop(hold.pidfd, None) is not None:
+            self._ends.unregister(hold.pidfd)
+        hold.close()
 
     def take_changed(self) -> set[int]:
         """The pids whose hold is another, or none any more, since the last call; at first, all."""

@@ -1,8 +1,10 @@
 """From a look at /proc to a `Process`: reads what the rules need, and no more."""
 
 import errno
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from oomwatchd.kernel.cgroup import CGROUP_ROOT, Membership, parse_cgroup, units_of
@@ -25,7 +27,9 @@ from oomwatchd.policy.shielding import our_scope
 from oomwatchd.text import decoded
 
 CGROUPS: Final = CgroupFs(CGROUP_ROOT)
+NEW_NANOSECONDS: Final = 100_000_000
 UNTOLD: Final = Membership("", "")
+CGROUP_KEPT_BYTES: Final = 1024
 CGROUP_LIMIT_BYTES: Final = 65536  # a path may be 4 KiB long, in each of a dozen v1 hierarchies
 
 
@@ -49,22 +53,39 @@ SlowReader = PatientReader[Slow]
 Identity = Process | Unreadable | Untried | None  # None: gone
 
 
-def identify(looks: Sequence[Look], needs: Needs, reader: SlowReader) -> list[Identity]:
-    """What each of *looks* is a look at, in their order."""
-    jobs = [slow_read(look, needs) for look in looks]
-    answers = iter(reader.answers([job for job in jobs if job is not None]))
+def identify(
+    looks: Sequence[Look],
+    needs: Needs,
+    reader: SlowReader,
+    execed_ns: Mapping[int, int] = MappingProxyType({}),
+) -> list[Identity]:
+    """What each of *looks* is a look at, in their order.
+
+    *execed_ns* is when, by pid and by the monotonic clock, some have executed their program.
+    """
+    reads = [slow_read(look, needs, execed_ns.get(look.id.pid, 0)) for look in looks]
+    answers = iter(reader.answers([read for read in reads if not isinstance(read, Slow)]))
     return [
-        assembled(look, needs, Slow(b"", None) if job is None else next(answers, Untried()))
-        for look, job in zip(looks, jobs, strict=True)
+        assembled(look, needs, read if isinstance(read, Slow) else next(answers, Untried()))
+        for look, read in zip(looks, reads, strict=True)
     ]
 
 
-def slow_read(look: Look, needs: Needs) -> Callable[[], Slow] | None:
-    """The slow part of reading *look*; None if there is none."""
+def is_new(execed_ns: int) -> bool:
+    """Whether a program is too new for its memory to make anybody wait.
+
+    It lies where execve has just put it, so nothing has to be fetched; and there is too little of
+    it yet to be busy with for long.  To read it at once is several times cheaper than to have
+    another thread do so.
+    """
+    return time.monotonic_ns() - execed_ns < NEW_NANOSECONDS
+
+
+def slow_read(look: Look, needs: Needs, execed_ns: int) -> Slow | Callable[[], Slow]:
+    """The part of reading *look* that may be slow, to be done apart; or what it has read."""
     cmdline = needs.cmdline or (needs.long_name and len(look.stat.comm) == COMM_LIMIT_BYTES)
     if not cmdline and not needs.exe:
-        return None
-
+        return Slow(b"", None)
     exe_of = exe_reader(needs.exe)
 
     def job() -> Slow:
@@ -76,7 +97,7 @@ def slow_read(look: Look, needs: Needs) -> Callable[[], Slow] | None:
         except PermissionError:  # an ordinary user, looking at what hidepid covers
             return Slow(b"", None)
 
-    return job
+    return job() if not needs.exe and is_new(execed_ns) else job
 
 
 def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity:
@@ -86,16 +107,11 @@ def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity
         return slow
     if slow.gone:
         return None
-    try:
-        membership = home_of(look.directory) if needs.cgroup else None
-        uid = read_status(look.directory).uid if needs.uid else None
-    except GONE:
-        return None
     arguments = parse_arguments(slow.arguments)
     words = [decoded(argument) for argument in arguments]
     comm = decoded(look.stat.comm)
     script = script_of(words, comm) if words else None
-    return Process(
+    process = Process(
         id=look.id,
         parent_pid=look.stat.parent_pid,
         comm=comm,
@@ -104,10 +120,21 @@ def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity
         script=script,
         script_path=absolute(script, look.directory) if needs.working_directory else None,
         exe=slow.exe,
-        uid=uid,
-        units=units_of(membership.unit_path) if membership else None,
-        cgroup=membership.path if membership else None,
     )
+    return placed(process, look, needs)
+
+
+def placed(process: Process, look: Look, needs: Needs) -> Process | None:
+    """*process* with its owner and its cgroup, as far as they are needed; None if it has gone."""
+    try:
+        uid = read_status(look.directory).uid if needs.uid else None
+        membership = home_of(look.directory) if needs.cgroup else None
+    except GONE:
+        return None
+    if membership is None:
+        return process._replace(uid=uid)
+    units = units_of(membership.unit_path)
+    return process._replace(uid=uid, units=units, cgroup=membership.path)
 
 
 @lru_cache(maxsize=1)
@@ -136,6 +163,12 @@ def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return UNTOLD
+    return parse_cgroup(raw) if len(raw) > CGROUP_KEPT_BYTES else kept_cgroup(raw)
+
+
+@lru_cache(maxsize=256)
+def kept_cgroup(raw: bytes) -> Membership:
+    """What many processes have in common, as they lie in the same cgroup."""
     return parse_cgroup(raw)
 
 
@@ -145,6 +178,11 @@ def home_of(directory: int, cgroups: CgroupFs = CGROUPS) -> Membership:
     scope = our_scope(membership.path)
     home = cgroups.home_of(scope) if scope is not None else None
     return Membership(decoded(home), decoded(home)) if home is not None else membership
+
+
+def owner(look: Look) -> int | str:
+    """Whom a process is charged to: its user; or, as containers run as root too, root's cgroup."""
+    return read_status(look.directory).uid or cgroup_of(look.directory).path
 
 
 def shown_cmdline(raw: bytes) -> str:

@@ -21,7 +21,7 @@ from oomwatchd.record import (
 from oomwatchd.text import printable
 
 PRIORITIES: Final = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
-LINES_PER_TURN: Final = 20
+LINES_PER_SECOND: Final = 20
 MIB: Final = 1 << 20
 
 log = logging.getLogger("oomwatchd")
@@ -52,15 +52,22 @@ class Narrator:
 
     def __init__(self, *, dry_run: bool) -> None:
         self._dry_run = dry_run
+        self._lines_left = LINES_PER_SECOND
+        self._full_again_seconds = 0.0
         self._refusals: set[tuple[str, str]] = set()  # (rule, reason): one line each
         self._repaired: set[str] = set()  # rules whose marks somebody removes: one line each
 
-    def tell(self, news: Sequence[News]) -> None:
+    def tell(self, news: Sequence[News], now_seconds: float) -> None:
+        """In one second, no more lines than LINES_PER_SECOND, and how many more there would be."""
         lines = [line for item in news for line in self.lines(item)]
-        for level, text in lines[:LINES_PER_TURN]:
+        if now_seconds >= self._full_again_seconds:
+            self._full_again_seconds = now_seconds + 1.0
+            self._lines_left = LINES_PER_SECOND
+        for level, text in lines[: self._lines_left]:
             log.log(level, "%s", text)
-        if len(lines) > LINES_PER_TURN:
-            log.info("and %d more in this turn", len(lines) - LINES_PER_TURN)
+        if len(lines) > self._lines_left:
+            log.info("and %d more in this turn", len(lines) - self._lines_left)
+        self._lines_left -= min(len(lines), self._lines_left)
 
     @singledispatchmethod
     def lines(self, item: News) -> Iterator[tuple[int, str]]:

@@ -8,6 +8,7 @@ to make and to hash; what comes from the configuration are frozen dataclasses.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 OOM_SCORE_ADJ_MIN: Final = -1000  # the kernel never picks this process; include/uapi/linux/oom.h
@@ -155,6 +156,22 @@ class Needs(NamedTuple):
     working_directory: bool = False
 
 
+class Heard(NamedTuple):
+    """What the kernel has told of processes since the last time, each pid once.
+
+    *pids* run another program, or have another name or owner: by pid, when they have executed the
+    program, in ns by the monotonic clock; 0: they have not.
+    """
+
+    pids: Mapping[int, int] = MappingProxyType({})
+    forks: tuple[tuple[int, int], ...] = ()  # (parent, child), of those that did no more than that
+    events: int = 0
+    lost: bool = False  # some were dropped, as the buffer was full
+
+
+SILENCE: Final = Heard()
+
+
 # -- changes ---------------------------------------------------------------------------------------
 
 
@@ -244,3 +261,5 @@ class Snapshot:
     unkillable_guard_trips: int = 0
     match_timeouts: int = 0  # command lines given up on, see policy/rules
     unreadable: int = 0  # processes whose command line did not come in time
+    process_events: int = 0  # that the kernel has told us
+    process_events_lost: int = 0  # times that its buffer was full

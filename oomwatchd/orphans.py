@@ -1,15 +1,46 @@
-"""Processes whose parent has ended before we saw it, and which may have their value from us.
+"""Processes whose parent we have not met, and which may have their value from us.
 
-Of ``command &`` in a script, the shell in between is gone at once; the command belongs to a reaper
-from then on, and nothing tells any more whose descendant it is.
+A shell in between that runs no program of its own is in no event, and may be gone at once: of
+``command &`` in a script, the command belongs to a reaper from then on, and nothing tells any more
+whose descendant it is.
 """
 
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from typing import Final
 
 from oomwatchd.identify import cgroup_of
 from oomwatchd.kernel.proc import GONE, Look, ProcFs, Stat
 from oomwatchd.ledger import Ledger
 from oomwatchd.policy.plan import Claim
+from oomwatchd.population import Population
+
+GENERATIONS_MAX: Final = 8  # of ancestors that nobody has met
+
+
+def strangers(
+    looks: Iterable[Look], pids: Collection[int], proc: ProcFs, population: Population
+) -> list[int]:
+    """The parents of *looks* whom we have not met, and who have inherited from one that we changed.
+
+    Parents among *pids* are no strangers: their turn comes first.
+    """
+    parents = dict.fromkeys(look.stat.parent_pid for look in looks if look.stat.alive)
+    unmet = (pid for pid in parents if pid > 1 and pid not in pids and population.at(pid) is None)
+    return [pid for pid in unmet if has_heritage(pid, proc, population)]
+
+
+def has_heritage(pid: int, proc: ProcFs, population: Population) -> bool:
+    """Whether the next ancestor of *pid* that we have met is one that we have changed."""
+    for _ in range(GENERATIONS_MAX):
+        stat = proc.stat(pid)
+        if stat is None:
+            return False
+        pid = stat.parent_pid
+        known = population.at(pid)
+        if known is not None:
+            return known.claim is not None
+    return False
 
 
 def lost_ancestor(look: Look, value: int, proc: ProcFs, ledger: Ledger) -> Claim | None:

@@ -14,10 +14,5 @@ def pending(config: Config, missing: Mapping[str, str]) -> Iterator[str]:
     scopes = [rule.name for rule in config.rules if rule.shield == "scope"]
     if scopes and why_not:
         yield f"shield: scope is not carried out, for rules {', '.join(scopes)} ({why_not})"
-    if config.events == "auto" and config.rules:
-        yield (
-            "events: auto is not carried out by this version; "
-            f"processes are looked at every {config.interval_seconds:g} s"
-        )
     if config.incidents != IncidentSettings():
         yield "incidents: not carried out by this version; no incident is written"

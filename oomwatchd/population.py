@@ -1,21 +1,31 @@
 """The processes there are, what we know of each, and when to look at it again."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from typing import Final, NamedTuple
 
 from oomwatchd.holds import Holds
 from oomwatchd.kernel.proc import Look, Stat
 from oomwatchd.ledger import Ledger
+from oomwatchd.matching import Answer
 from oomwatchd.model import ProcessId
 from oomwatchd.policy.plan import Claim
 
 # Every process is looked at within this time, whatever the interval.  One look takes three system
-# calls, so at an interval of one second this is 0.1 calls per process and turn.
-REVISIT_SECONDS: Final = 30.0
+# calls, so at an interval of one second this is 0.08 calls per process and turn.
+REVISIT_SECONDS: Final = 40.0
+# But where the kernel tells of each new program, name and owner, looking is for what shows in no
+# event (a title, a cgroup), and need not cost more on a large machine than on a small one.
+REVISITS_PER_SECOND: Final = 7
+FULL_TOGETHER: Final = 8
+YOUNG_SECONDS: Final = 30.0
+FIRST_AGAIN_SECONDS: Final = 0.5  # a program that gives itself a title has done so by then, or
+AGAIN_FACTOR: Final = 4  # when it is so many times as old: at 0.5, 2 and 8 s
+ASK_AGAIN_SECONDS: Final = 1.0
 NEWBORN_SECONDS: Final = 1.0
 NEWBORN_MAX: Final = 32
 LONG_AGO: Final = float("-inf")
+NEVER: Final = float("inf")
 
 
 class Moment(NamedTuple):
@@ -28,15 +38,21 @@ class Moment(NamedTuple):
 class Known:
     """One process, from one look to the next."""
 
-    __slots__ = ("claim", "due_seconds", "id", "program", "since_boot_seconds", "visits")
+    __slots__ = (
+        "answer", "claim", "due_seconds", "id", "parent_pid", "program", "since_boot_seconds",
+        "visits",
+    )  # fmt: skip
 
     def __init__(self, look: Look, claim: Claim | None, since_boot_seconds: float) -> None:
         self.id = look.id
+        self.parent_pid = look.stat.parent_pid
         self.program: int | None = look.stat.program  # None: not known any more, to be read again
         self.since_boot_seconds = since_boot_seconds  # it has run this program
         self.claim = claim
+        self.answer: Answer | None = None
         self.due_seconds = 0.0  # no date
-        self.visits = look.id.pid  # so that not all have their full visit in the same turn
+        # Not all have their full visit in the same turn, but some have, as it costs them less.
+        self.visits = look.id.pid // FULL_TOGETHER
 
     def runs_on(self, stat: Stat) -> bool:
         """Whether it is the program that we know."""
@@ -49,7 +65,9 @@ class Population:
         self._ledger = ledger
         self._ticks_per_second = ticks_per_second
         self._known: dict[int, Known] = {}
-        self._dates: list[tuple[float, ProcessId]] = []  # a heap; only the latest date counts
+        self.told = False  # whether the kernel tells us of each new program
+        self._dates = Dates()
+        self._soon = Dates()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -57,6 +75,10 @@ class Population:
     def get(self, id: ProcessId) -> Known | None:
         known = self._known.get(id.pid)
         return known if known is not None and known.id == id else None
+
+    def at(self, pid: int) -> Known | None:
+        """Whom we know by that pid; it may be another's by now."""
+        return self._known.get(pid)
 
     def put(self, known: Known) -> Known:
         """Take *known* in, in place of whoever had its pid."""
@@ -79,6 +101,11 @@ class Population:
             return None  # the pid is in use again: that one is not the parent
         return known.claim
 
+    def children(self, parent_pids: Set[int]) -> list[int]:
+        """The pids of all children of theirs that we know, the oldest first."""
+        known = [one for one in self._known.values() if one.parent_pid in parent_pids]
+        return [one.id.pid for one in sorted(known, key=lambda one: one.id.start_ticks)]
+
     def meet(self, look: Look, claim: Claim | None) -> Known:
         """Take in a process that we have not seen before."""
         started = look.id.start_ticks / self._ticks_per_second
@@ -90,16 +117,44 @@ class Population:
         It may be a fork that has yet to exec, or a program that has yet to change its title, its
         user or its cgroup, none of which shows in the stat line.
         """
-        return now.boot_seconds - known.since_boot_seconds < REVISIT_SECONDS
+        return now.boot_seconds - known.since_boot_seconds < YOUNG_SECONDS
 
-    def appoint(self, known: Known, now: Moment, wait_seconds: float = REVISIT_SECONDS) -> None:
-        known.due_seconds = now.seconds + wait_seconds
-        heapq.heappush(self._dates, (known.due_seconds, known.id))
+    @property
+    def round_seconds(self) -> float:
+        """How long it takes until each has been looked at once more."""
+        if not self.told:
+            return REVISIT_SECONDS
+        return max(REVISIT_SECONDS, len(self._known) / REVISITS_PER_SECOND)
+
+    def appoint(self, known: Known, now: Moment, wait_seconds: float | None = None) -> None:
+        """Look at it again in *wait_seconds*; if not given, in a round."""
+        wait = self.round_seconds if wait_seconds is None else wait_seconds
+        self._dates.make(known, now.seconds + wait)
+
+    def put_off(self, known: Known, now: Moment) -> None:
+        """What was to be read of it could not be read now: it has to be asked again, and soon."""
+        known.program = None  # unknown, so that the next visit reads it all
+        if self.told:
+            self._soon.make(known, now.seconds + ASK_AGAIN_SECONDS)
+        else:
+            self.appoint(known, now, wait_seconds=0.0)
 
     def appoint_by_age(self, known: Known, now: Moment) -> None:
-        """A young process is looked at whenever its age has doubled."""
+        """A young process is looked at soon again; the next time is the later the older it is.
+
+        Where the kernel tells of programs, it is for their titles, and on time; else it is at a
+        scan, whenever the age has doubled, for the exec that follows a fork as well.
+        """
         age_seconds = max(now.boot_seconds - known.since_boot_seconds, 0.0)
-        self.appoint(known, now, min(age_seconds, REVISIT_SECONDS))
+        if not self.told:
+            self.appoint(known, now, min(age_seconds, REVISIT_SECONDS))
+            return
+        first = age_seconds < FIRST_AGAIN_SECONDS
+        next_age_seconds = FIRST_AGAIN_SECONDS if first else age_seconds * AGAIN_FACTOR
+        if next_age_seconds < YOUNG_SECONDS:
+            self._soon.make(known, now.seconds + next_age_seconds - age_seconds)
+        else:
+            self.appoint(known, now)
 
     def settle(self, now: Moment) -> None:
         """After a look at everything: distribute the dates evenly over the time of one round.
@@ -108,22 +163,63 @@ class Population:
         another program; but not when there are many of them, as right after boot, or all would be
         looked at five times over.  Whom we have to ask again keeps its date, too.
         """
-        dated = [known for known in self._known.values() if known.due_seconds]
-        asked = [known for known in dated if known.program is not None]
+        asked = [known for known in self._dated() if known.program is not None]
         birth = now.boot_seconds - NEWBORN_SECONDS
         old = [known for known in asked if known.since_boot_seconds < birth]
         if len(asked) - len(old) > NEWBORN_MAX:
             old = asked
-        for position, known in enumerate(old, start=1):
+        for known in old:
             known.since_boot_seconds = LONG_AGO
-            known.due_seconds = now.seconds + REVISIT_SECONDS * position / len(old)
-        self._dates = [(known.due_seconds, known.id) for known in dated]
-        heapq.heapify(self._dates)
+        self._dates.spread(old, now.seconds, self.round_seconds)
+
+    def doubt(self, now: Moment, within_seconds: float) -> None:
+        """Something has been missed, and it may concern anybody: see all of them soon."""
+        self._soon.spread(list(self._dated()), now.seconds, within_seconds)
+
+    def _dated(self) -> Iterator[Known]:
+        return (known for known in self._known.values() if known.due_seconds)
+
+    @property
+    def soon_seconds(self) -> float:
+        """When the next of the young is to be looked at, if the kernel tells us of programs."""
+        return self._soon.first_seconds
+
+    def due_soon(self, now: Moment) -> Iterator[Known]:
+        """Take out the young whose date has come."""
+        return self._soon.due(now, self)
 
     def due(self, now: Moment) -> Iterator[Known]:
-        """Take out those whose date has come; a date made in this turn never has."""
-        while self._dates and self._dates[0][0] < now.seconds:
-            due_seconds, id = heapq.heappop(self._dates)
-            known = self.get(id)
+        """Take out all those whose date has come; a date made in this turn never has."""
+        yield from self._soon.due(now, self)
+        yield from self._dates.due(now, self)
+
+
+class Dates:
+    """When to look at whom; only the latest date made with somebody counts."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, ProcessId]] = []
+
+    @property
+    def first_seconds(self) -> float:
+        return self._heap[0][0] if self._heap else NEVER
+
+    def make(self, known: Known, due_seconds: float) -> None:
+        known.due_seconds = due_seconds
+        heapq.heappush(self._heap, (due_seconds, known.id))
+
+    def spread(self, all_of_them: Sequence[Known], now_seconds: float, over_seconds: float) -> None:
+        """A date for each, evenly, in place of those they had."""
+        ids = {known.id for known in all_of_them}
+        self._heap = [date for date in self._heap if date[1] not in ids]
+        for position, known in enumerate(all_of_them, start=1):
+            known.due_seconds = now_seconds + over_seconds * position / len(all_of_them)
+            self._heap.append((known.due_seconds, known.id))
+        heapq.heapify(self._heap)
+
+    def due(self, now: Moment, population: "Population") -> Iterator[Known]:
+        while self._heap and self._heap[0][0] < now.seconds:
+            due_seconds, id = heapq.heappop(self._heap)
+            known = population.get(id)
             if known is not None and known.due_seconds == due_seconds:
                 yield known

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from oomwatchd.model import Change, MarkingResult, MoveResult, ProcessId, Result
+from oomwatchd.model import Change, Heard, MarkingResult, MoveResult, ProcessId, Result
 
 SCAN_BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -91,6 +91,8 @@ class Record:
     movings: Counter[MoveResult] = field(default_factory=Counter)
     match_timeouts: int = 0
     unreadable: int = 0
+    process_events: int = 0
+    process_events_lost: int = 0
     guard_trips: int = 0
     scans: int = 0
     scan_seconds_total: float = 0.0
@@ -125,6 +127,10 @@ class Record:
     def read_gave_up(self, id: ProcessId, comm: str) -> None:
         self.unreadable += 1
         self.news.append(GaveUp(id, comm, "its command line could not be read in time"))
+
+    def heard(self, heard: Heard) -> None:
+        self.process_events += heard.events
+        self.process_events_lost += heard.lost
 
     def guarded(self, guard: Guarded) -> None:
         self.guard_trips += guard.tripped

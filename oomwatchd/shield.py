@@ -186,6 +186,8 @@ class Shield:
         if self._listen_again_seconds <= now.seconds:
             self._listen_again_seconds = NEVER
             self._poll.register(self._events, select.EPOLLIN)
+        if not self._lodgings:
+            return  # nobody to be alarmed for
         if any(fd == self._events.fileno() for fd, _ in self._poll.poll(0)):
             self._marks.look_at_changed(now.seconds)
             self._poll.unregister(self._events)

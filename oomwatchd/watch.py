@@ -2,8 +2,12 @@
 
 /proc is listed every time, and looked at are those who are new, those who are due (`population`),
 and those whose value has drifted; never all.  What becomes of them is `enforce`'s part.
+
+Between two scans, those are looked at of whom the kernel tells (`kernel.events`).
 """
 
+import time
+from collections.abc import Iterable
 from math import ceil
 from typing import Final
 
@@ -12,13 +16,19 @@ from oomwatchd.holds import guarded, unkillable_bytes
 from oomwatchd.kernel.proc import GONE, ProcFs, Stat
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import Config
-from oomwatchd.population import Known, Moment, Population
+from oomwatchd.model import Config, Heard
+from oomwatchd.population import LONG_AGO, Known, Moment, Population
 from oomwatchd.record import Guarded, Record
 
 LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new has come
-FULL_VISITS: Final = 10  # one visit in so many reads everything again
-FULL_VISITS_YOUNG: Final = 2
+# The same, where the kernel tells of each new program: even if some have come, and if none has.
+LISTING_BUSY_SECONDS: Final = 2.0
+LISTING_IDLE_SECONDS: Final = 120.0
+LISTING_RATIO: Final = 10_000  # and so many times as long as it takes, where there are thousands
+HEARD_OF: Final = 0  # no inode: of whom the kernel told before a listing did
+DOUBT_SECONDS: Final = 2.0  # in which all are looked at when something was missed
+TRY_AGAIN_SECONDS: Final = 1.0
+FULL_VISITS: Final = 8  # one visit in so many reads everything again
 # Of the processes under rules, so many are checked and weighed in one second, so that the system
 # calls stay in proportion to all processes however many are under rules.
 CHECKS_RATIO: Final = 0.02  # of all processes
@@ -42,7 +52,10 @@ class Watch:
         self.unkillable_bytes = 0
         self._listing: dict[str, int] = {}
         self._newest: int | None = None
-        self._list_at_seconds = 0.0
+        self._listed_seconds = LONG_AGO
+        self._listing_cpu_seconds = 0.0
+        self._try_again_seconds = LONG_AGO
+        self._doubt_until_seconds = LONG_AGO
         self._proc = proc
         self._population = population
         self._enforcer = enforcer
@@ -53,19 +66,59 @@ class Watch:
     def configure(self, config: Config) -> None:
         """Put *config* in force: the next scan looks at everything, as the first does."""
         self._config = config
-        self._enforcer.configure(config)
+        self._enforcer.matcher.configure(config)
         self._everything = True
 
     def scan(self, now: Moment) -> None:
-        self._enforcer.new_turn()
+        self._new_turn(now)
         self._enforcer.look_at(self._fresh(now), now)
         if self._everything:
             self._settle(now)
-        self._enforcer.look_at(self._due(now), now)
+        self._enforcer.look_at(self._changed(self._population.due(now), now), now)
         self._enforcer.look_at(self._stirred(now), now)
         self._weigh()
         self._enforcer.look_at(self._guard(), now)
         self._enforcer.save_ledger()  # who has ended is in it no more
+
+    def hear(self, heard: Heard, now: Moment) -> None:
+        """Look at those of whom the kernel has told."""
+        self._new_turn(now)
+        if heard.lost and now.seconds >= self._doubt_until_seconds:
+            self._doubt_until_seconds = now.seconds + DOUBT_SECONDS
+            self.forget_listing()
+            self._population.doubt(now, DOUBT_SECONDS)
+        workers = (child for parent, child in heard.forks if self._has_workers(parent))
+        pids = [*heard.pids, *workers]
+        self._listing.update((str(pid), HEARD_OF) for pid in pids)
+        self._enforcer.look_at(pids, now, heard.pids)
+
+    def forget_listing(self) -> None:
+        """Have the next scan list /proc, however little time has passed."""
+        self._listed_seconds = LONG_AGO
+        self._newest = None
+
+    def revisit(self, now: Moment) -> None:
+        """See what has become of those who have just started, or who had to wait."""
+        self._new_turn(now)
+        young = self._population.due_soon(now)
+        self._enforcer.look_at(self._changed(young, now), now)
+
+    def bury(self) -> None:
+        """Forget the processes under rules that have ended."""
+        for pid in self._population.holds.ended():
+            self._population.forget(pid)
+
+    def _new_turn(self, now: Moment) -> None:
+        if now.seconds >= self._try_again_seconds:
+            self._try_again_seconds = now.seconds + min(
+                TRY_AGAIN_SECONDS, self._config.interval_seconds
+            )
+            self._enforcer.new_turn()
+
+    def _has_workers(self, pid: int) -> bool:
+        """Whether what the process *pid* has forked may be due another value than its own."""
+        known = self._population.at(pid)
+        return known is not None and self._enforcer.matcher.has_workers(known.claim)
 
     def _fresh(self, now: Moment) -> list[int]:
         """The pids that stand for another process than at the last scan; or all of them.
@@ -75,19 +128,33 @@ class Watch:
         """
         newest = self._proc.newest_pid()  # before the listing: who comes in between is next
         idle = newest is not None and newest == self._newest
-        if idle and now.seconds < self._list_at_seconds and not self._everything:
+        if now.seconds < self._next_listing_seconds(idle=idle) and not self._everything:
             return []
-        self._newest, self._list_at_seconds = newest, now.seconds + LISTING_SECONDS
+        self._newest, self._listed_seconds = newest, now.seconds
+        started = time.process_time()
         last, self._listing = self._listing, self._proc.listing()
+        self._listing_cpu_seconds = time.process_time() - started
         if last == self._listing and not self._everything:
             return []
         for pid in last.keys() - self._listing.keys():
             self._population.forget(int(pid))
-        return [
-            int(pid)
-            for pid, inode in self._listing.items()
-            if self._everything or last.get(pid) != inode
-        ]
+        if self._everything:
+            return [int(pid) for pid in self._listing]
+        fresh = [pid for pid, inode in self._listing.items() if last.get(pid) != inode]
+        return [int(pid) for pid in fresh if not (last.get(pid) == HEARD_OF and self._is_met(pid))]
+
+    def _next_listing_seconds(self, *, idle: bool) -> float:
+        if not self._population.told:
+            return self._listed_seconds + (LISTING_SECONDS if idle else 0.0)
+        enough_seconds = max(LISTING_BUSY_SECONDS, self._listing_cpu_seconds * LISTING_RATIO)
+        wait_seconds = LISTING_IDLE_SECONDS if idle else min(enough_seconds, LISTING_IDLE_SECONDS)
+        return self._listed_seconds + wait_seconds
+
+    def _is_met(self, pid: str) -> bool:
+        """Whether it is the one that we looked at when the kernel told us of it."""
+        known = self._population.at(int(pid))
+        stat = self._stat(int(pid)) if known is not None else None
+        return known is not None and stat is not None and known.runs_on(stat)
 
     def _settle(self, now: Moment) -> None:
         """After a look at everything: a date for each, and an end to claims on the ended."""
@@ -97,16 +164,18 @@ class Watch:
             if self._population.get(id) is None:
                 self._ledger.forget(id)
 
-    def _due(self, now: Moment) -> list[int]:
-        """Those whose date has come, and whose stat line or time of life calls for a look."""
+    def _changed(self, due: Iterable[Known], now: Moment) -> list[int]:
+        """Those of *due* whose stat line or time of life calls for a look."""
         pids = []
-        for known in self._population.due(now):
+        for known in due:
+            known.visits += 1
+            if self._wants_full_look(known, now):
+                pids.append(known.id.pid)
+                continue
             stat = self._stat(known.id.pid)
             if stat is None:
-                continue  # the next listing will miss it too
-            known.visits += 1
-            full = not stat.traceable or self._wants_full_look(known, now)
-            if known.runs_on(stat) and not full:
+                self._population.forget(known.id.pid)
+            elif stat.traceable and known.runs_on(stat):
                 self._population.appoint(known, now)
             else:
                 pids.append(known.id.pid)
@@ -125,8 +194,9 @@ class Watch:
         A title, a user and a cgroup may change without a trace in the stat line; mostly they do so
         in the first seconds of a program.
         """
-        every = FULL_VISITS_YOUNG if self._population.is_young(known, now) else FULL_VISITS
-        return known.visits % every == 0
+        if self._population.told or self._population.is_young(known, now):
+            return True
+        return known.visits % FULL_VISITS == 0
 
     def _stirred(self, now: Moment) -> list[int]:
         """Those under rules to look at again: they run something else, or somebody else has

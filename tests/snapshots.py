@@ -47,6 +47,8 @@ BASE = Snapshot(
     unkillable_guard_trips=1,
     match_timeouts=2,
     unreadable=3,
+    process_events=40,
+    process_events_lost=2,
 )
 
 

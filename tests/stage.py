@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fakeproc import BOOT_ID, FakeProc
 from world import LONG_UP_SECONDS, RAM_BYTES, TICKS_PER_SECOND, World
 
 from oomwatchd.config import Loaded
 from oomwatchd.daemon import Daemon, Machine, serve
-from oomwatchd.host import Wake
+from oomwatchd.host import Wake, Wants
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Address, Config, Rule, Snapshot
@@ -19,21 +20,33 @@ MACHINE = Machine(RAM_BYTES, TICKS_PER_SECOND)
 Story = Iterator[Wake]
 
 
-def at(seconds: float, *, reload: bool = False, stop: bool = False) -> Wake:
-    return Wake(Moment(seconds, LONG_UP_SECONDS + seconds), reload, stop)
+def at(seconds: float, **what: Any) -> Wake:
+    return Wake(Moment(seconds, LONG_UP_SECONDS + seconds), **what)
 
 
 class ScriptedHost:
-    """Tells a story, and keeps what it hears: messages, waits, snapshots, in their order."""
+    """Tells a story, and keeps what it hears: messages, waits, snapshots, in their order.
 
-    def __init__(self, story: Story) -> None:
+    *tells*: whether its kernel tells of processes, if it is asked to.
+    """
+
+    def __init__(self, story: Story, *, tells: bool = False) -> None:
         self._story = story
+        self._tells = tells
+        self.wants: list[Wants] = []
         self.told: list[str] = []
         self.waits: list[float] = []
         self.snapshots: list[Snapshot] = []
 
     def now(self) -> Moment:
         return at(0.0).now
+
+    def listen(self, wants: Wants) -> bool:
+        self.wants.append(wants)
+        return self._tells and wants.events
+
+    def settle_in(self) -> str:
+        return ""
 
     def wait(self, until_seconds: float) -> Wake:
         self.waits.append(until_seconds)
@@ -71,7 +84,12 @@ class Stage:
         self.served.append(address)
 
     def play(
-        self, story: Story, *rules: Rule, dry_run: bool = False, **settings: object
+        self,
+        story: Story,
+        *rules: Rule,
+        dry_run: bool = False,
+        tells: bool = False,
+        **settings: object,
     ) -> ScriptedHost:
         self.file = Config(rules, **settings)  # type: ignore[arg-type]  # a test's own keywords
         ledger = Ledger(self.path, BOOT_ID, read_only=dry_run)
@@ -80,7 +98,7 @@ class Stage:
             self.load(), self.load, self.rebind, ProcFs(self.fake.root), ledger, self.missing,
             self.machine, dry_run=dry_run,
         )  # fmt: skip
-        host = ScriptedHost(story)
+        host = ScriptedHost(story, tells=tells)
         serve(daemon, host)
         return host
 

@@ -2,19 +2,29 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakeproc import BOOT_ID, Fake, FakeProc
 from stage import MACHINE, ScriptedHost, Stage, Story, at
-from world import named
+from world import LONG_UP_SECONDS, TICKS_PER_SECOND, named
 
 from oomwatchd.config import ConfigError, Fault
 from oomwatchd.daemon import Daemon, next_scan, pressure_file, serve
 from oomwatchd.journal import log
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import Address, Config, PressureSettings, Threshold
+from oomwatchd.model import (
+    Address,
+    Config,
+    Heard,
+    Match,
+    PressureSettings,
+    Rule,
+    Threshold,
+)
 from oomwatchd.text import printable
 
 DB = named("postgres", -900)
@@ -89,6 +99,7 @@ def test_a_turn_that_fails_does_not_look_alive(stage: Stage) -> None:
     )
     with pytest.raises(ValueError, match="not a stat line"):
         serve(daemon, host)
+    daemon.stop(at(5.0).now)
 
     assert "WATCHDOG=1" not in host.told
 
@@ -357,3 +368,193 @@ def test_what_is_not_carried_out_is_said_at_the_start(stage: Stage, logged: list
         f"shield: scope is not carried out, for rules {named('x', -1).name} "
         "(pystemd is not installed)" in logged
     )
+
+
+# -- the kernel's news -----------------------------------------------------------------------------
+
+
+def heard(*pids: int, **others: Any) -> dict[str, Any]:
+    return {"heard": Heard(dict.fromkeys(pids, 0), events=len(pids), **others)}
+
+
+def test_between_two_scans_the_loop_does_what_it_hears_of(stage: Stage) -> None:
+    values = []
+
+    def story() -> Story:
+        stage.fake.add(POSTGRES)
+        yield at(1.0, **heard(7))
+        values.append(stage.fake.oom_score_adj(7))
+        yield at(2.0, stop=True)
+
+    host = stage.play(story(), DB, tells=True, interval_seconds=60.0)
+
+    assert values == [-900]
+    assert [snapshot.scans for snapshot in host.snapshots] == [1, 1]
+    assert host.snapshots[-1].process_events == 1
+
+
+@pytest.mark.parametrize(
+    ("rules", "settings", "wanted"),
+    [
+        ((DB,), {}, (True, False)),
+        ((DB, named("nginx", 300, workers=200)), {}, (True, True)),
+        ((DB,), {"events": "off"}, (False, False)),
+        ((), {}, (False, False)),  # nobody to look for
+    ],
+)
+def test_the_kernel_is_asked_for_what_the_rules_need(
+    stage: Stage, rules: tuple[Rule, ...], settings: dict[str, Any], wanted: tuple[bool, bool]
+) -> None:
+    def story() -> Story:
+        yield at(1.0, stop=True)
+
+    host = stage.play(story(), *rules, **settings)
+
+    assert [(wants.events, wants.forks) for wants in host.wants] == [wanted]
+
+
+def test_a_reload_asks_anew(stage: Stage) -> None:
+    def story() -> Story:
+        stage.file = Config((DB,), events="off")
+        yield at(1.0, reload=True)
+        yield at(2.0, stop=True)
+
+    host = stage.play(story(), DB, tells=True)
+
+    assert [wants.events for wants in host.wants] == [True, False]
+
+
+def test_when_the_kernel_tells_no_more_that_is_said_once(stage: Stage, logged: list[str]) -> None:
+    def story() -> Story:
+        yield at(1.0)
+        yield at(2.0, stop=True)
+
+    stage.missing = {"process_events": ""}
+    stage.play(story(), DB, tells=False)
+
+    assert [line.partition(":")[0] for line in logged].count("process events") == 1
+
+
+def test_lost_events_bring_the_next_look_forward(stage: Stage) -> None:
+    def story() -> Story:
+        stage.fake.add(POSTGRES)
+        yield at(1.0, **heard(lost=True))
+        yield at(1.5)
+        yield at(3.5, stop=True)
+
+    host = stage.play(story(), DB, tells=True, interval_seconds=3600.0)
+
+    assert stage.fake.oom_score_adj(7) == -900
+    assert host.snapshots[-1].process_events_lost == 1
+
+
+def test_in_a_storm_it_reports_once_a_second_and_not_at_each_event(stage: Stage) -> None:
+    def story() -> Story:
+        stage.fake.add(POSTGRES)
+        for step in range(1, 300):
+            yield at(step / 100, **heard(7))
+        yield at(3.0, stop=True)
+
+    host = stage.play(story(), DB, tells=True, interval_seconds=60.0)
+
+    assert host.told.count("(published)") == 3
+    assert host.told.count("WATCHDOG=1") == 2
+
+
+def test_in_a_storm_pressure_is_felt_all_the_same(stage: Stage) -> None:
+    """Also where no trigger calls, and the next scan is far off."""
+    stage.fake.pressure()
+
+    def story() -> Story:
+        stage.fake.add(POSTGRES)
+        stage.fake.pressure(some=30.0)
+        for step in range(1, 150):
+            yield at(step / 100, **heard(7))
+        yield at(1.5, stop=True)
+
+    host = stage.play(story(), DB, tells=True, interval_seconds=3600.0)
+
+    assert host.snapshots[-1].level == "warning"
+
+
+def test_what_one_event_has_changed_is_reported_within_a_second(stage: Stage) -> None:
+    def story() -> Story:
+        yield at(0.5)
+        stage.fake.add(POSTGRES)
+        yield at(0.6, **heard(7))
+        yield at(1.5)
+        yield at(2.0, stop=True)
+
+    host = stage.play(story(), DB, tells=True, interval_seconds=60.0)
+
+    assert host.waits[2] <= 1.5
+    assert len(host.snapshots[-1].processes) == 1
+
+
+def test_a_young_process_is_seen_again_on_time(stage: Stage) -> None:
+    def story() -> Story:
+        stage.fake.add(Fake(7, start_ticks=int((LONG_UP_SECONDS + 0.9) * TICKS_PER_SECOND)))
+        yield at(1.0, **heard(7))
+        stage.fake.change(replace(stage.fake.get(7), arguments=(b"postgres: writer",)))
+        yield at(1.5)
+        yield at(2.0, stop=True)
+
+    title = Rule("title", Match(cmdline=("^postgres: ",)), 200)
+    host = stage.play(story(), title, tells=True, interval_seconds=60.0)
+
+    assert 1.35 <= host.waits[1] <= 1.45
+    assert stage.fake.oom_score_adj(7) == 200
+
+
+# -- memory gets short -----------------------------------------------------------------------------
+
+
+def test_when_tasks_wait_for_memory_the_level_is_known_at_once(stage: Stage) -> None:
+    stage.fake.pressure()
+
+    def story() -> Story:
+        stage.fake.pressure(some=30.0)
+        yield at(1.0, pressed=True)
+        yield at(2.0, stop=True)
+
+    host = stage.play(story(), DB, interval_seconds=3600.0)
+
+    assert [snapshot.level for snapshot in host.snapshots] == ["ok", "warning"]
+
+
+def test_while_memory_is_short_there_is_a_scan_every_second(stage: Stage) -> None:
+    stage.fake.pressure()
+
+    def story() -> Story:
+        stage.fake.pressure(some=30.0)
+        yield at(10.0, pressed=True)
+        for step in range(11, 100):
+            yield at(float(step))
+        stage.fake.pressure()
+        for step in range(100, 140):
+            yield at(float(step))
+        yield at(140.0, stop=True)
+
+    host = stage.play(story(), DB, interval_seconds=3600.0)
+    scans = [snapshot.scans for snapshot in host.snapshots]
+
+    assert host.waits[1:90] == [float(step) for step in range(11, 100)]
+    assert scans[90] >= 89
+    assert scans[-1] < scans[-5] + 1  # over: an hour until the next
+    assert host.waits[-1] > 1000.0
+
+
+def test_a_call_that_comes_to_nothing_is_watched_for_ten_seconds(stage: Stage) -> None:
+    stage.fake.pressure()
+
+    def story() -> Story:
+        yield at(10.0, pressed=True)
+        for step in range(11, 30):
+            yield at(float(step))
+        yield at(30.0, stop=True)
+
+    host = stage.play(story(), DB, interval_seconds=3600.0)
+
+    assert host.waits[1] == 11.0
+    assert host.waits[-1] > 1000.0
+    assert 8 <= host.snapshots[-1].scans <= 12

@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.kernel.features import (
-    EVENT_AT,
     PROBES,
     Missing,
-    event_of,
     lower_adj,
     missing,
     probe,
@@ -137,26 +134,3 @@ def test_into_a_network_of_one_s_own_the_kernel_sends_no_events() -> None:
     found = probed_within("--net") if os.geteuid() == 0 else probed_within("--user", "--net")
 
     assert found["process_events"].endswith(": new programs are found by looking, not at once")
-
-
-# -- process events --------------------------------------------------------------------------------
-
-HEAD = bytes(EVENT_AT)
-
-
-def datagram(what: int, pid: int, *, rest: bytes = bytes(24)) -> bytes:
-    return HEAD + struct.pack("=IIQII", what, 0, 123, pid + 1, pid) + rest
-
-
-def test_an_event_is_read_from_its_datagram() -> None:
-    assert event_of(datagram(0x200, 4711)) == (0x200, 4711)
-    assert event_of(datagram(0x2, 1)) == (0x2, 1)
-
-
-def test_an_event_may_end_behind_its_pid() -> None:
-    assert event_of(datagram(0x200, 4711, rest=b"")) == (0x200, 4711)
-
-
-@pytest.mark.parametrize("size", [0, 1, 16, 36, 59])
-def test_a_datagram_cut_short_is_no_event(size: int) -> None:
-    assert event_of(datagram(0x200, 4711)[:size]) == (0, 0)

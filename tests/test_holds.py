@@ -14,6 +14,7 @@ from world import named
 
 from oomwatchd.holds import (
     GUARD_RELEASE_RATIO,
+    NOT_HELD,
     REASSERT_LIMIT,
     REASSERT_SECONDS,
     Hold,
@@ -161,10 +162,10 @@ def test_a_hold_put_in_place_of_another_closes_it(hold_on: MakeHold, fake: FakeP
     holds.put(second)
 
     assert (len(holds), holds.get(7)) == (1, second)
-    assert first.adj_fd < 0
+    assert first.adj_fd == NOT_HELD
     holds.drop(7)
     holds.drop(7)
-    assert (len(holds), second.adj_fd < 0) == (0, True)
+    assert (len(holds), second.adj_fd) == (0, NOT_HELD)
 
 
 def test_the_hand_goes_round_and_leaves_nobody_out(hold_on: MakeHold) -> None:

@@ -4,17 +4,29 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from snapshots import BASE
 
-from oomwatchd.host import HEARTBEAT_SECONDS, SystemHost, heartbeat_seconds, reloading
-from oomwatchd.model import Address
+from oomwatchd.host import (
+    BUSY_RATIO,
+    DELAY_MAX_SECONDS,
+    HEARTBEAT_SECONDS,
+    Budget,
+    SystemHost,
+    Wake,
+    Wants,
+    heartbeat_seconds,
+    reloading,
+)
+from oomwatchd.kernel.memory import libc
+from oomwatchd.model import SILENCE, Address
 from oomwatchd.server import Reporter
 from oomwatchd.systemd.notify import Notifier
 
@@ -56,11 +68,9 @@ def host(
     notifier = Notifier(environment)
     host = SystemHost(notifier, reporter)
     yield host
-    writing_end = signal.set_wakeup_fd(-1)
+    host.close()
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    os.close(writing_end)
-    os.close(host._pipe)
     assert notifier._socket is not None
     notifier._socket.close()
 
@@ -74,20 +84,6 @@ def later() -> float:
 
 
 # -- waiting ---------------------------------------------------------------------------------------
-
-
-def test_a_wait_ends_when_something_attended_to_has_news(host: SystemHost) -> None:
-    reading, writing = os.pipe()
-    host.attend(reading)
-    started = time.monotonic()
-    threading.Timer(0.1, os.write, (writing, b"x")).start()
-    wake = host.wait(later())
-    took_seconds = time.monotonic() - started
-    os.close(reading)
-    os.close(writing)
-
-    assert took_seconds < HEARTBEAT_SECONDS - SLACK_SECONDS
-    assert (wake.stop, wake.reload) == (False, False)
 
 
 def test_a_wait_ends_at_its_time_and_not_before(host: SystemHost) -> None:
@@ -146,7 +142,8 @@ def test_a_signal_before_the_wait_ends_it_at_once(
 
     assert time.monotonic() - started < SLACK_SECONDS
     assert (wake.reload, wake.stop) == expected
-    assert host.wait(time.monotonic())[1:] == (False, False)  # heard once
+    again = host.wait(time.monotonic())
+    assert (again.reload, again.stop) == (False, False)  # heard once
 
 
 @pytest.mark.parametrize("watchdog_seconds", [60.0])
@@ -189,6 +186,185 @@ def test_the_end_of_a_time_limit_is_no_order(host: SystemHost) -> None:
     signal.signal(signal.SIGVTALRM, handler)
 
     assert (wake.reload, wake.stop) == (False, False)
+
+
+# -- the kernel's news -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exits() -> Iterator[tuple[int, int]]:
+    """A pipe in place of the descriptor that tells of ends, by its two ends."""
+    reading_end, writing_end = os.pipe()
+    yield reading_end, writing_end
+    os.close(reading_end)
+    os.close(writing_end)
+
+
+def wants(exits: tuple[int, int], **others: bool) -> Wants:
+    return Wants(
+        **{"events": False, "forks": False, "pressure": False, **others}, exits_fd=exits[0]
+    )
+
+
+def test_a_wait_ends_when_the_shield_has_something_to_do(
+    host: SystemHost, exits: tuple[int, int]
+) -> None:
+    reading_end, writing_end = os.pipe()
+    host.listen(wants(exits)._replace(shield_fd=reading_end))
+    os.write(writing_end, b"x")
+    started = time.monotonic()
+    wake = host.wait(later())
+    os.close(reading_end)
+    os.close(writing_end)
+
+    assert time.monotonic() - started < SLACK_SECONDS
+    assert (wake.stop, wake.reload, wake.ended) == (False, False, False)
+
+
+def run_true() -> int:
+    with subprocess.Popen(["/bin/true"]) as process:
+        process.wait()
+    return process.pid
+
+
+def waits(host: SystemHost, done: Callable[[Wake], bool]) -> Wake:
+    end = time.monotonic() + 10.0
+    while time.monotonic() < end:
+        if done(wake := host.wait(end)):
+            return wake
+    raise AssertionError("not within 10 s")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may subscribe, before Linux 6.6")
+@pytest.mark.parametrize("watchdog_seconds", [60.0])
+def test_a_new_program_ends_the_wait(host: SystemHost, exits: tuple[int, int]) -> None:
+    told = host.listen(wants(exits, events=True))
+    pid = run_true()
+    waits(host, lambda wake: pid in wake.heard.pids)
+
+    assert told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may subscribe, before Linux 6.6")
+def test_events_can_be_had_and_done_without_and_had_again(
+    host: SystemHost, exits: tuple[int, int]
+) -> None:
+    first = host.listen(wants(exits, events=True))
+    then = host.listen(wants(exits))
+    run_true()
+    silent = host.wait(time.monotonic() + 0.1)
+    again = host.listen(wants(exits, events=True, forks=True))
+    pid = run_true()
+    waits(host, lambda wake: pid in wake.heard.pids)
+
+    assert (first, then, again) == (True, False, True)
+    assert silent.heard == SILENCE
+
+
+def test_the_end_of_a_process_under_a_rule_ends_the_wait(
+    host: SystemHost, exits: tuple[int, int]
+) -> None:
+    host.listen(wants(exits))
+    before = host.wait(time.monotonic())
+    os.write(exits[1], b"x")
+    after = waits(host, lambda wake: wake.ended)
+
+    assert (before.ended, after.ended) == (False, True)
+
+
+def test_without_pressure_the_trigger_is_silent(host: SystemHost, exits: tuple[int, int]) -> None:
+    host.listen(wants(exits, pressure=True))
+    wakes = [host.wait(time.monotonic() + 0.01) for _ in range(5)]
+
+    assert [wake.pressed for wake in wakes] == [False] * 5
+
+
+def work(cpu_seconds: float) -> None:
+    end = time.process_time() + cpu_seconds
+    while time.process_time() < end:
+        pass
+
+
+@pytest.mark.parametrize("watchdog_seconds", [60.0])
+def test_events_wait_while_the_work_on_the_last_is_made_up_for_and_signals_do_not(
+    host: SystemHost, exits: tuple[int, int]
+) -> None:
+    host.listen(wants(exits))
+    os.write(exits[1], b"x")
+    host.wait(later())
+    work(0.03)
+    started = time.monotonic()
+    host.wait(later())
+    rested_seconds = time.monotonic() - started
+    work(0.03)
+    send(signal.SIGTERM)
+    started = time.monotonic()
+    wake = host.wait(later())
+
+    assert rested_seconds >= 0.02
+    assert (wake.stop, wake.ended) == (True, False)
+    assert time.monotonic() - started < SLACK_SECONDS
+
+
+def test_what_comes_in_a_quiet_time_is_taken_up_at_once() -> None:
+    budget = Budget()
+
+    assert [budget.gather_seconds(0.1, 0.0005, 0.0005) for _ in range(1000)] == [0.0] * 1000
+
+
+def test_what_follows_on_an_event_does_not_wait_for_it() -> None:
+    budget = Budget()
+
+    assert [budget.gather_seconds(0.0, 0.0005, 0.0005) for _ in range(10)] == [0.0] * 10
+
+
+def test_in_a_storm_the_work_takes_its_share_of_the_time_and_no_more() -> None:
+    budget, worked_seconds, all_seconds = Budget(), 0.0, 0.0
+    gather_seconds = 0.0
+    while all_seconds < 60.0:
+        work_seconds = 0.0003 + 0.00001 * (1 + 500 * gather_seconds)
+        gather_seconds = budget.gather_seconds(gather_seconds, work_seconds, work_seconds)
+        worked_seconds += work_seconds
+        all_seconds += work_seconds + gather_seconds
+
+    assert worked_seconds / all_seconds == pytest.approx(BUSY_RATIO, rel=0.1)
+    assert 0.0 < gather_seconds < DELAY_MAX_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("worked_seconds", "expected_seconds"), [(0.022, 0.028), (0.024, 0.026), (0.2, 0.2)]
+)
+def test_none_waits_longer_than_the_bound_unless_we_would_do_nothing_else(
+    worked_seconds: float, expected_seconds: float
+) -> None:
+    gather_seconds = Budget().gather_seconds(0.0, worked_seconds, worked_seconds)
+
+    assert gather_seconds == pytest.approx(expected_seconds)
+
+
+def test_time_without_a_processor_is_not_made_up_for() -> None:
+    budget = Budget()
+    budget.gather_seconds(0.0, 0.02, 0.02)
+
+    assert budget.gather_seconds(0.0, 1.0, 0.004) == pytest.approx(0.004)
+
+
+def test_a_long_scan_is_made_up_for_soon() -> None:
+    budget = Budget()
+    budget.gather_seconds(0.0, 3.0, 3.0)
+    waits = [budget.gather_seconds(0.05, 0.0003, 0.0003) for _ in range(20)]
+
+    assert waits[0] <= DELAY_MAX_SECONDS
+    assert waits[-1] == 0.0
+
+
+def test_memory_is_locked_or_it_is_said_why_not(host: SystemHost) -> None:
+    fault = host.settle_in()
+    status = Path("/proc/self/status").read_text()
+    locked_kib = int(status.partition("VmLck:")[2].split()[0])
+    assert libc.munlockall() == 0
+
+    assert (locked_kib > 0) is (fault == "")
 
 
 # -- clocks, systemd, metrics ----------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.journal import LINES_PER_TURN, JournalFormatter, Narrator, log
+from oomwatchd.journal import LINES_PER_SECOND, JournalFormatter, Narrator, log
 from oomwatchd.model import Change, ProcessId
 from oomwatchd.record import (
     Adjustment,
@@ -134,7 +134,7 @@ def lines_of(item: News, *, dry_run: bool = False) -> list[str]:
 def test_each_piece_of_news_is_one_line_with_its_priority(
     item: News, line: str, told: list[str]
 ) -> None:
-    Narrator(dry_run=False).tell([item])
+    Narrator(dry_run=False).tell([item], 0.0)
 
     assert told == [line]
 
@@ -161,15 +161,15 @@ def test_what_may_happen_again_and_again_is_said_once_for_its_rule(
     item: Marking | Moving, told: list[str]
 ) -> None:
     narrator = Narrator(dry_run=False)
-    narrator.tell([item] * 3)
-    narrator.tell([item._replace(rule="other")])
+    narrator.tell([item] * 3, 0.0)
+    narrator.tell([item._replace(rule="other")], 0.0)
 
     assert len(told) == 2
 
 
 def test_the_name_of_a_cgroup_cannot_forge_a_line(told: list[str]) -> None:
     name = "/a\n<3>process 1 'init': gone\x1b[2J\udcff"
-    Narrator(dry_run=False).tell([Marking(name, "db", "applied")])
+    Narrator(dry_run=False).tell([Marking(name, "db", "applied")], 0.0)
 
     assert len(told) == 1
     assert told[0].isprintable()
@@ -202,7 +202,8 @@ def test_a_refusal_is_told_once_for_each_rule_and_reason(told: list[str]) -> Non
                 adjustment("refused", reason="EACCES"),
                 adjustment("refused", reason="EROFS"),
                 other_rule,
-            ]
+            ],
+            0.0,
         )
 
     assert [re.findall(r"rule (\w+): refused \((\w+)\)", line) for line in told] == [
@@ -216,11 +217,22 @@ def test_a_refusal_is_told_once_for_each_rule_and_reason(told: list[str]) -> Non
 def test_a_turn_has_twenty_lines_and_says_how_many_more(
     news: int, lines: int, told: list[str]
 ) -> None:
-    Narrator(dry_run=False).tell([adjustment()] * news)
+    Narrator(dry_run=False).tell([adjustment()] * news, 0.0)
 
     assert len(told) == lines
-    if news > LINES_PER_TURN:
-        assert told[-1] == f"<6>and {news - LINES_PER_TURN} more in this turn"
+    if news > LINES_PER_SECOND:
+        assert told[-1] == f"<6>and {news - LINES_PER_SECOND} more in this turn"
+
+
+def test_in_a_storm_a_second_has_twenty_lines_however_many_turns(told: list[str]) -> None:
+    narrator = Narrator(dry_run=False)
+    for turn in range(100):
+        narrator.tell([adjustment()] * 5, turn / 100)
+    first = len(told)
+    narrator.tell([adjustment()] * 5, 1.0)
+
+    assert told[20:first] == ["<6>and 5 more in this turn"] * 96
+    assert len(told) - first == 5
 
 
 def test_news_without_words_is_a_fault_of_ours() -> None:
@@ -258,7 +270,7 @@ def about(comm: str) -> list[News]:
 @pytest.mark.parametrize("comm", FORGERIES)
 def test_a_name_cannot_forge_a_line(comm: bytes, told: list[str]) -> None:
     news = about(decoded(comm))
-    Narrator(dry_run=False).tell(news)
+    Narrator(dry_run=False).tell(news, 0.0)
 
     assert len(told) == len(news)
     assert all(re.fullmatch(r"<[46]>process 7 '[ -~]*'.*", line) for line in told)

@@ -32,18 +32,20 @@ MAY_IMPORT = {
     "surroundings": EDGES | {"identify", "systemd"},
     "auditor": EDGES | {"surroundings", "systemd"},
     "exposure": STATE | {"systemd"},
-    "orphans": EDGES | {"identify", "ledger"},
-    "population": STATE,
-    "enforce": STATE | {"population", "orphans"},
+    "matching": STATE,
+    "population": STATE | {"matching"},
+    "orphans": EDGES | {"identify", "ledger", "population"},
+    "enforce": STATE | {"population", "orphans", "matching"},
     "watch": STATE | {"population", "enforce"},
     "marks": EDGES | {"ledger", "record"},
     "moves": PURE | {"record", "systemd"},
     "shield": STATE | {"population", "systemd", "marks", "moves"},
     "journal": SHARED | {"record"},
-    "metrics": SHARED,
-    "pages": SHARED | {"metrics"},
+    "series": SHARED,
+    "metrics": SHARED | {"series"},
+    "pages": SHARED | {"metrics", "series"},
     "server": SHARED | {"metrics", "pages"},
-    "host": SHARED | {"population", "systemd", "server"},
+    "host": EDGES | {"population", "systemd", "server"},
     "daemon": STATE
     | {
         "population",
@@ -66,9 +68,9 @@ MAY_USE = {
     "journal": {"daemon", "cli.run"},
     "subprocess": set[str](),
     "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "cli.main"},
-    "O_RDWR": {"kernel.features"},  # a pressure trigger is set by writing to the file
+    "O_RDWR": {"kernel.psi"},  # a pressure trigger is set by writing to the file
     "open for writing": {"ledger"},
-    "write_text": {"kernel.features"},  # our own thread's name
+    "write_text": set[str](),
     "write_bytes": set[str](),
     "setxattr": {"kernel.mark"},
     "removexattr": {"kernel.mark"},
@@ -77,6 +79,8 @@ MAY_USE = {
     "fork": {"systemd.asking", "systemd.worker"},
     "posix_spawn": {"systemd.manager"},
     "pidfd_send_signal": set[str](),
+    "pidfd_open": {"kernel.proc"},
+    "setrlimit": {"cli.run", "kernel.memory"},
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self
 }
 # Decisions are made from what they are given: no files, no clock, no other process.

@@ -11,8 +11,9 @@ from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from snapshots import EXPENDABLE, TRAINING, turn
 
-from oomwatchd.metrics import DECLARED, OUTCOMES, Exposition, render
+from oomwatchd.metrics import Exposition, render
 from oomwatchd.model import Pressure, ProcessId, RuleTotals, Snapshot, Tracked
+from oomwatchd.series import DECLARED, OUTCOMES
 
 Parse = Callable[[str], Iterable[Metric]]
 parse_text: Parse = text_parser.text_string_to_metric_families
@@ -92,6 +93,8 @@ MOVES: list[tuple[str, dict[str, str], float, dict[str, Any], float]] = [
     ("unkillable_guard_trips_total", {}, 1, {"unkillable_guard_trips": 2}, 2),
     ("match_timeouts_total", {}, 2, {"match_timeouts": 4}, 4),
     ("unreadable_total", {}, 3, {"unreadable": 5}, 5),
+    ("process_events_total", {}, 40, {"process_events": 41}, 41),
+    ("process_events_lost_total", {}, 2, {"process_events_lost": 3}, 3),
 ]
 MOVED = {name: parameters for name, *parameters in MOVES}
 

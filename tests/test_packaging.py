@@ -25,6 +25,9 @@ CAPABILITIES = {
     "CAP_NET_ADMIN",
     "CAP_SYSLOG",
 }
+DESCRIPTORS_PER_PROCESS = 3  # under a rule
+RESIDENT_MIB = 32  # without any
+HELD_KIB = 10  # each, the kernel's part included; measured with 2,000
 # Each of them takes something away that the daemon does.
 BREAKING = {
     "ProtectControlGroups",
@@ -112,6 +115,21 @@ def test_the_service_is_the_last_to_be_killed_but_not_unkillable() -> None:
     unit = settings()
 
     assert (unit["OOMScoreAdjust"], unit["ManagedOOMPreference"]) == ("-900", "omit")
+
+
+def test_its_memory_suffices_for_as_many_processes_as_its_descriptors() -> None:
+    """Any user can start thousands of processes that a rule matches."""
+    unit = settings()
+    held = int(unit["LimitNOFILE"]) // DESCRIPTORS_PER_PROCESS
+    needed_mib = RESIDENT_MIB + held * HELD_KIB / 1024
+
+    assert needed_mib < int(unit["MemoryMax"].removesuffix("M"))
+    assert held > 10_000
+
+
+def test_no_limit_on_locked_memory_makes_an_allocation_fail() -> None:
+    """Nor does it have the capability that would stand in for that: see `kernel.memory`."""
+    assert settings()["LimitMEMLOCK"] == "infinity"
 
 
 def test_a_faulty_configuration_is_not_tried_again() -> None:

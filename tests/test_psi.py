@@ -1,13 +1,21 @@
 """Pressure as the kernel tells it."""
 
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from fakeproc import FakeProc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.kernel.psi import PressureFile, parse_pressure
+from oomwatchd.kernel.psi import PressureFile, PressureTrigger, parse_pressure
 from oomwatchd.model import Pressure, PressureKind, PressureWindow, Threshold
 
 TEXT = b"""\
@@ -94,3 +102,109 @@ def test_the_file_of_this_kernel_is_understood() -> None:
 
     assert 0.0 <= pressure.full_avg10 <= pressure.some_avg10 <= 100.0
     assert pressure.some_total_seconds >= pressure.full_total_seconds
+
+
+# -- the trigger -----------------------------------------------------------------------------------
+
+TRIGGER_SECONDS: Final = 20.0  # far more than it takes
+LIMIT_BYTES: Final = 8 << 20
+# Reads a file over and over that does not fit into the memory it may use.
+THRASHES: Final = """
+import os, sys
+with open(sys.argv[1], "w") as group:
+    group.write(str(os.getpid()))
+fd = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
+for _ in range(32):
+    os.write(fd, bytes(1 << 20))
+os.fsync(fd)
+print("thrashes", flush=True)
+while True:
+    for block in range(32):
+        os.pread(fd, 1 << 20, block << 20)
+"""
+
+
+def limited_group() -> Path:
+    """A new cgroup with little memory; skips the test where there can be none."""
+    groups = Path("/sys/fs/cgroup")
+    one, limit = groups / "memory", "memory.limit_in_bytes"
+    if not one.is_dir():
+        one, limit = groups, "memory.max"
+    group = one / f"oomwatchd-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroups may be made here: {error}")
+    try:
+        (group / limit).write_text(str(LIMIT_BYTES), encoding="ascii")
+    except OSError as error:
+        group.rmdir()
+        pytest.skip(f"no cgroup has a limit here: {error}")
+    return group
+
+
+@contextlib.contextmanager
+def thrashing() -> Iterator[None]:
+    """One process that mostly waits for its memory."""
+    group = limited_group()
+    with (
+        # Not /tmp, which may lie in memory itself.
+        tempfile.TemporaryDirectory(dir="/var/tmp") as directory,
+        subprocess.Popen(
+            [sys.executable, "-c", THRASHES, group / "cgroup.procs", f"{directory}/file"],
+            stdout=subprocess.PIPE,
+        ) as child,
+    ):
+        try:
+            assert child.stdout is not None
+            if not child.stdout.readline():
+                pytest.skip("the file cannot be taken out of memory here")
+            yield
+        finally:
+            child.kill()
+            child.wait()
+            group.rmdir()
+
+
+@pytest.fixture
+def trigger() -> Iterator[PressureTrigger]:
+    try:
+        trigger = PressureTrigger()
+    except OSError as error:
+        pytest.skip(f"no pressure triggers here: {error}")
+    yield trigger
+    trigger.close()
+
+
+def test_the_kernel_is_told_the_threshold_with_a_line_break_behind_it(fake: FakeProc) -> None:
+    fake.pressure()
+    PressureTrigger(fake.root).close()
+
+    written, _, rest = (fake.root / "pressure/memory").read_text().partition("\n")
+    assert written == "some 100000 2000000"
+    assert rest != ""  # not cut off, as the kernel's file cannot be
+
+
+def test_a_trigger_that_is_refused_is_an_os_error_and_leaves_nothing_open(fake: FakeProc) -> None:
+    (fake.root / "pressure").mkdir()
+    (fake.root / "pressure/memory").symlink_to("/dev/full")
+
+    with pytest.raises(OSError, match="No space left"):
+        PressureTrigger(fake.root)
+
+
+def test_without_pressure_there_is_no_trigger(fake: FakeProc) -> None:
+    with pytest.raises(FileNotFoundError):
+        PressureTrigger(fake.root)
+
+
+def test_under_pressure_the_trigger_is_ready_once_in_a_window(trigger: PressureTrigger) -> None:
+    poll = select.poll()
+    poll.register(trigger, select.POLLPRI)
+
+    with thrashing():
+        told = [poll.poll(TRIGGER_SECONDS * 1000) for _ in range(2)]
+        at_once_again = poll.poll(0)
+
+    assert told == [[(trigger.fileno(), select.POLLPRI)]] * 2
+    assert at_once_again == []

@@ -186,7 +186,7 @@ def test_a_user_that_changes_without_a_trace_is_noticed_in_the_end(world: World)
     world.configure(alice)
     world.scan()
     world.change(7, uid=1000)
-    world.scans(31, every_seconds=10.0)
+    world.scans(40, every_seconds=9.0)
 
     assert world.values([7]) == [300]
 

@@ -118,6 +118,23 @@ def test_put_back_to_what_we_want_by_somebody_else_is_no_drift(world: World) -> 
 # -- children --------------------------------------------------------------------------------------
 
 
+def test_a_worker_seen_before_its_parent_became_a_match_gets_its_own_value(world: World) -> None:
+    """The scan before fell between the parent's fork and exec; this one meets the worker first."""
+    world.configure(DB)
+    world.scan()
+    world.fake.add(Fake(7, comm=b"sh", start_ticks=world.now_ticks()))
+    world.scans(4, every_seconds=0.5)
+    world.fake.exec(7, b"postgres")
+    world.fake.add(Fake(8, comm=b"postgres", parent=7, start_ticks=world.now_ticks()))
+    world.fake.add(Fake(9, comm=b"postgres", parent=8, start_ticks=world.now_ticks()))
+    world.scan(0.1)
+    between = world.values([7, 8, 9])
+    world.scans(2)
+
+    assert between[0] != -900  # else nothing is shown here
+    assert world.values([7, 8, 9]) == [-900, -200, -200]
+
+
 @pytest.mark.parametrize("parent", [7, 900])
 def test_workers_get_their_own_value_whichever_pid_is_higher(world: World, parent: int) -> None:
     world.fake.add(Fake(parent, comm=b"postgres", start_ticks=100))

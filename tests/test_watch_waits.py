@@ -113,3 +113,20 @@ def test_proc_is_listed_now_and_then_all_the_same(world: World) -> None:
     world.scans(11)
 
     assert world.values([7]) == [100]
+
+
+def test_who_was_heard_of_and_had_to_wait_has_its_turn_within_two_seconds(world: World) -> None:
+    """However long the interval."""
+    world.population.told = True
+    world.configure(HOSTILE, interval_seconds=3600.0)
+    world.scan()
+    world.fake.add(Fake(100, uid=1001, arguments=AB, start_ticks=world.now_ticks()))
+    world.fake.add(Fake(101, uid=1001, arguments=(b"abcd",), start_ticks=world.now_ticks() + 1))
+    world.hear(100, 101)
+    first = world.values([101])
+    for _ in range(20):
+        world.revisit(0.1)
+
+    assert first == [0]
+    assert world.values([101]) == [100]
+    assert world.record.match_timeouts <= 3

@@ -14,11 +14,11 @@ from oomwatchd.enforce import Enforcer
 from oomwatchd.holds import Hold, Holds
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import Config, Match, ProcessId, Rule
+from oomwatchd.model import Config, Heard, Match, ProcessId, Rule
 from oomwatchd.policy.plan import Claim
 from oomwatchd.population import Moment, Population
 from oomwatchd.record import Adjustment, News, Record
-from oomwatchd.watch import Watch
+from oomwatchd.watch import LISTING_IDLE_SECONDS, Watch
 
 TICKS_PER_SECOND = 100
 RAM_BYTES = 1 << 30
@@ -54,16 +54,19 @@ class World:
 
     def end(self) -> None:
         """The daemon ends, however it does: what it held is closed by the kernel."""
+        self.holds.close()
         for fd in os.listdir("/proc/self/fd"):
             with contextlib.suppress(FileNotFoundError):  # that of the listing itself
-                if os.readlink(f"/proc/self/fd/{fd}").startswith(str(self.fake.root)):
+                link = os.readlink(f"/proc/self/fd/{fd}")
+                if link.startswith((str(self.fake.root), "anon_inode:[pidfd]")):
                     os.close(int(fd))
 
     def end_of_days(self) -> None:
         """All processes end while the daemon goes on, which leaves nothing open but /proc."""
         self.fake.everybody_exits()
-        self.scan()
+        self.scan(LISTING_IDLE_SECONDS)
         assert list(self.holds) == []
+        self.holds.close()
         self.proc.close()
 
     def configure(self, *rules: Rule, **settings: Any) -> None:
@@ -71,7 +74,19 @@ class World:
 
     def scan(self, after_seconds: float = 1.0) -> None:
         self.seconds += after_seconds
-        self.watch.scan(Moment(self.seconds, LONG_UP_SECONDS + self.seconds))
+        self.watch.scan(self.moment())
+
+    def hear(self, *pids: int, forks: Sequence[tuple[int, int]] = (), lost: bool = False) -> None:
+        """The kernel tells of *pids*, and of *forks* by parent and child."""
+        heard = Heard(dict.fromkeys(pids, 0), tuple(forks), len(pids) + len(forks), lost)
+        self.watch.hear(heard, self.moment())
+
+    def revisit(self, after_seconds: float) -> None:
+        self.seconds += after_seconds
+        self.watch.revisit(self.moment())
+
+    def moment(self) -> Moment:
+        return Moment(self.seconds, LONG_UP_SECONDS + self.seconds)
 
     def scans(self, number: int, every_seconds: float = 1.0) -> None:
         for _ in range(number):

@@ -68,15 +68,15 @@ def loaded_config(path: Path) -> Loaded:
 def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run: bool) -> int:
     """Raises OSError, if what the daemon needs at its start cannot be had."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each process under a rule
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three for each process under a rule
     directory = runtime_directory(environment)
     if not dry_run:
         directory.mkdir(mode=0o750, exist_ok=True)
     reporter = reporting(
         loaded.config.metrics_listen, None if dry_run else status_socket(directory)
     )
+    host = SystemHost(Notifier(environment), reporter)
     try:
-        host = SystemHost(Notifier(environment), reporter)
         features = probe()
         greet(path, loaded, reporter.address, features)
         proc = ProcFs()
@@ -98,10 +98,9 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
             ),
             dry_run=dry_run,
         )
-        if daemon.shield is not None:
-            host.attend(daemon.shield.fileno())
         serve(daemon, host)
     finally:
+        host.close()
         reporter.close()
     return exits.FINE
 

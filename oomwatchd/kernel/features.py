@@ -1,29 +1,18 @@
 """What this machine, and our rights on it, let us use: found out by trying, once, at the start."""
 
 import os
-import select
-import socket
-import struct
-import threading
-import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from oomwatchd.kernel.cgroup import CGROUP_ROOT
-from oomwatchd.kernel.proc import PROC, READ
-from oomwatchd.kernel.psi import PressureFile
+from oomwatchd.kernel.events import ProcessEvents
+from oomwatchd.kernel.proc import READ
+from oomwatchd.kernel.psi import PressureFile, PressureTrigger
 
-NETLINK_CONNECTOR: Final = 11  # include/uapi/linux/netlink.h
-CN_IDX_PROC: Final = 1  # include/uapi/linux/connector.h
-NLMSG_DONE: Final = 3
-PROC_CN_MCAST_LISTEN: Final = 1  # include/uapi/linux/cn_proc.h
-PROC_EVENT_EXIT: Final = 0x80000000
-EVENT_AT: Final = 36  # behind nlmsghdr (16 bytes) and cn_msg (20 bytes)
 CAP_SYS_RESOURCE: Final = 24
 WHOLE_UID_RANGE: Final = ["0", "0", "4294967295"]  # the initial user namespace
-ANSWER_SECONDS: Final = 0.25
 BOOTED_BY_SYSTEMD: Final = Path("/run/systemd/system")  # sd_booted(3)
 
 
@@ -32,38 +21,7 @@ class Missing(Exception):
 
 
 def process_events() -> None:
-    """The kernel tells of each exec; but only in its first namespaces, and elsewhere is silent.
-
-    So we ask, have a thread start and end, and wait to hear of its end.  (A name given to a thread
-    would be less trouble, but is told since Linux 5.17 or so only.)
-
-    Source:  drivers/connector/cn_proc.c.
-    """
-    family = socket.AF_NETLINK
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR) as link:
-        link.bind((0, CN_IDX_PROC))
-        operation = struct.pack("=I", PROC_CN_MCAST_LISTEN)
-        message = struct.pack("=IIIIHH", CN_IDX_PROC, 1, 0, 0, len(operation), 0) + operation
-        link.send(struct.pack("=IHHII", 16 + len(message), NLMSG_DONE, 0, 0, 0) + message)
-        thread = threading.Thread(target=threading.get_ident)
-        thread.start()
-        thread.join()
-        until = time.monotonic() + ANSWER_SECONDS
-        while select.select([link], [], [], max(until - time.monotonic(), 0.0))[0]:
-            event = link.recv(4096)  # others' too
-            if event_of(event) == (PROC_EVENT_EXIT, os.getpid()):
-                return
-            if time.monotonic() >= until:
-                break
-    raise Missing("the kernel sends no events into this namespace")
-
-
-def event_of(datagram: bytes) -> tuple[int, int]:
-    """What happened, and in which process; (0, 0) for anything else."""
-    if len(datagram) < EVENT_AT + 24:
-        return 0, 0
-    what, _cpu, _timestamp, _thread, pid = struct.unpack_from("=IIQII", datagram, EVENT_AT)
-    return what, pid
+    ProcessEvents(forks=False).close()
 
 
 def psi() -> None:
@@ -76,12 +34,7 @@ def psi() -> None:
 
 
 def psi_trigger() -> None:
-    """Without CAP_SYS_RESOURCE the window has to be a multiple of 2 s; kernel/sched/psi.c."""
-    fd = os.open(PROC / "pressure/memory", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.write(fd, b"some 200000 2000000\n")
-    finally:
-        os.close(fd)
+    PressureTrigger().close()
 
 
 def kernel_log() -> None:

@@ -4,7 +4,9 @@ Everything of one process is read through one directory descriptor: it can never
 another process, whatever becomes of the pid.
 """
 
+import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -136,8 +138,39 @@ class Look:
             return False
         return now.alive and (now.comm, now.program) == (self.stat.comm, self.stat.program)
 
+    def pidfd(self) -> int:
+        """A descriptor that polls as readable once the process, with all its threads, has ended.
+
+        Raises:  OSError; ProcessLookupError, if its pid stands for another process (or for none)
+                 in the kernel's own /proc.
+        Source:  pidfd_open(2), since Linux 5.3.
+        """
+        if not hasattr(os, "pidfd_open"):  # built with the headers of an older kernel
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        fd = os.pidfd_open(self.id.pid)
+        try:
+            # Ours is there now, so its pid had not been given to another a moment ago.
+            if not os.path.samestat(os.fstat(self.directory), os.stat(f"{PROC}/{self.id.pid}")):
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
     def close(self) -> None:
         os.close(self.directory)
+
+
+def parents_first(looks: Iterable[Look]) -> list[Look]:
+    """*looks* in their order, but a parent before its children: both may start in one tick."""
+    by_pid = {look.id.pid: look for look in looks}
+    ordered: list[Look] = []
+    while by_pid:
+        line = [by_pid.pop(next(iter(by_pid)))]
+        while (parent := by_pid.pop(line[-1].stat.parent_pid, None)) is not None:
+            line.append(parent)
+        ordered += reversed(line)
+    return ordered
 
 
 class ProcFs:

@@ -26,6 +26,10 @@ class Claim(NamedTuple):
     before: int  # the value it would have had without us
     ours: frozenset[int] = frozenset()  # what we wrote or are about to write
 
+    def means_the_same(self, other: "Claim | None") -> bool:
+        """Whether it makes no difference to the children of the process."""
+        return other is not None and (self.rule, self.standing) == (other.rule, other.standing)
+
 
 class Decision(NamedTuple):
     """What to do, and what to remember."""

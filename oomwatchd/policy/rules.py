@@ -40,6 +40,15 @@ def first_match(rules: Sequence[CompiledRule], process: Process) -> Rule | None:
     return None
 
 
+def candidates(rules: Iterable[CompiledRule], process: Process) -> tuple[CompiledRule, ...]:
+    """Those that *process* may fall under by its name and script, whoever's and wherever it is."""
+    return tuple(
+        rule
+        for rule in rules
+        if all(holds(process) for key, holds in rule.conditions if key in ("name", "script"))
+    )
+
+
 def needs(rules: Iterable[Rule]) -> Needs:
     """What must be read of a process to match it against *rules*."""
     matches = [rule.match for rule in rules]

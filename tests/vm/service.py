@@ -107,7 +107,11 @@ def has_adj(machine: Machine, pid: int, value: int, timeout_seconds: float = 60.
 
 
 def killed_by_kernel(machine: Machine) -> list[int]:
-    """The pids that the kernel's log names as killed, in order."""
+    """The pids that the kernel's log names as killed, in order.
+
+    The journal may have been killed itself, and reads on where it left off when it is back.
+    """
+    machine.wait("the journal is up to date", lambda: not machine.status("journalctl", "--sync"))
     reports = machine.sh("journalctl -b -k --no-pager -o cat | grep 'Killed process' || true")
     return [
         int(pid) for pid in re.findall(r"(?m)^.*ut of memory.*: Killed process (\d+) ", reports)

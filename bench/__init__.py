@@ -1,0 +1,1 @@
+"""What oomwatchd costs and how fast it is, beside C programs and other daemons; see bench/run."""
