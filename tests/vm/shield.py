@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from functools import partial
 from typing import Any, Final
 
 from .machine import Machine
@@ -81,9 +82,18 @@ def leave_swap(machine: Machine) -> None:
 def end_all(machine: Machine) -> None:
     """Whatever a scenario has left running."""
     machine.sh(f"pkill -9 -f '{WORK}/([t]rainer|[o]ther).py' || true")
-    machine.run(*AS_USER, "systemctl", "--user", "stop", "trainer.scope", check=False)
-    machine.run(*AS_USER, "systemctl", "--user", "stop", "other.scope", check=False)
+    for unit in ("trainer.scope", "other.scope"):
+        machine.run(*AS_USER, "systemctl", "--user", "stop", unit, check=False)
+        machine.wait(f"{unit} is forgotten", partial(is_forgotten, machine, unit))
     machine.run("systemctl", "stop", "oomwatchd-training-*.scope", check=False)
+
+
+def is_forgotten(machine: Machine, unit: str) -> bool:
+    """Whether the user's manager would take another unit of that name, if it runs at all."""
+    told = machine.run(
+        *(*AS_USER, "systemctl", "--user", "show", "--value", "-p", "LoadState", unit), check=False
+    )
+    return told.strip() != "loaded"
 
 
 def session_lives(machine: Machine) -> bool:

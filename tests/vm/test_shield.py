@@ -194,7 +194,7 @@ def test_with_the_daemon_it_outlives_reloads_properties_and_restarts(session: Ma
 
 
 def test_a_mark_that_was_removed_is_back_within_half_a_second(session: Machine) -> None:
-    run = trainer(session)
+    run = Scope(session, "trainer", program("trainer", 20))  # too small for anybody to kill
     configure(session, rule("preference").replace("interval: 1s", "interval: 1h"))
     session.wait("it is marked", lambda: is_marked(session, run.cgroup))
     took = session.sh(
