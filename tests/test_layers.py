@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "oomwatchd"
 
 SHARED = {"model", "text"}
-PURE = SHARED | {"policy"}
+TOLD = SHARED | {"incident"}  # the records of kills
+PURE = TOLD | {"policy"}
 EDGES = PURE | {"kernel"}
 STATE = EDGES | {"holds", "identify", "ledger", "record"}
 # What a module, or a package with all in it, may import of ours; itself always.  Each row names
@@ -18,10 +19,12 @@ STATE = EDGES | {"holds", "identify", "ledger", "record"}
 MAY_IMPORT = {
     "model": set[str](),
     "text": set[str](),
+    "incident": set[str](),
     "paths": set[str](),
-    "policy": SHARED,
-    "kernel": SHARED,
-    "systemd": SHARED,
+    "users": SHARED,
+    "policy": TOLD,
+    "kernel": TOLD,
+    "systemd": TOLD,
     "config": PURE,
     "pending": SHARED,
     "record": SHARED,
@@ -37,6 +40,15 @@ MAY_IMPORT = {
     "metrics": SHARED,
     "pages": SHARED | {"metrics"},
     "server": SHARED | {"metrics", "pages"},
+    "largest": EDGES,
+    "history": TOLD,
+    "sampler": EDGES | {"identify", "history", "largest"},
+    "docket": PURE,
+    "document": TOLD,
+    "incidents": TOLD | {"document"},
+    "scribe": TOLD | {"incidents"},
+    "postmortem": PURE | {"history", "incidents"},
+    "report": PURE,
     "host": EDGES | {"population", "systemd", "server"},
     "daemon": STATE | {"population", "enforce", "watch", "config", "pending", "journal", "host"},
 }
@@ -47,10 +59,10 @@ MAY_USE = {
     "logging": {"journal"},
     "journal": {"daemon", "cli.run"},
     "subprocess": set[str](),
-    "O_WRONLY": {"kernel.adjust", "ledger", "cli.main"},
+    "O_WRONLY": {"kernel.adjust", "ledger", "incidents", "cli.main"},
     "O_RDWR": {"kernel.psi"},  # a pressure trigger is set by writing to the file
-    "open for writing": {"ledger"},
-    "write_text": set[str](),
+    "open for writing": {"ledger", "incidents"},
+    "write_text": {"cli.stored"},  # the page that was asked for
     "write_bytes": set[str](),
     "setxattr": set[str](),
     "kill": set[str](),

@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "explain": "which rule decides about a process, and why the others do not",
     "rank": "the order in which the kernel would kill now, with the arithmetic",
     "status": "what the running daemon holds",
+    "incidents": "the kills there were, and all that is known of each",
+    "why": "whether a process, a unit or a cgroup was killed for want of memory, and by whom",
 }
 
 
