@@ -6,11 +6,17 @@ from typing import Final
 
 CONFIG: Final = Path("/etc/oomwatchd.yaml")
 RUNTIME_DIRECTORY: Final = "/run/oomwatchd"
+STATE_DIRECTORY: Final = "/var/lib/oomwatchd"
 
 
 def runtime_directory(environment: Mapping[str, str]) -> Path:
     """RuntimeDirectory= of the unit; systemd.exec(5)."""
     return Path(environment.get("RUNTIME_DIRECTORY") or RUNTIME_DIRECTORY)
+
+
+def incidents_directory(environment: Mapping[str, str]) -> Path:
+    """Below StateDirectory= of the unit; systemd.exec(5)."""
+    return Path(environment.get("STATE_DIRECTORY") or STATE_DIRECTORY) / "incidents"
 
 
 def ledger_path(directory: Path) -> Path:

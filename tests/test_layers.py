@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "oomwatchd"
 
 SHARED = {"model", "text", "auditing"}
-PURE = SHARED | {"policy"}
+TOLD = SHARED | {"incident"}  # the records of kills
+PURE = TOLD | {"policy"}
 EDGES = PURE | {"kernel"}
 STATE = EDGES | {"holds", "identify", "ledger", "record"}
 # What a module, or a package with all in it, may import of ours; itself always.  Each row names
@@ -19,9 +20,11 @@ MAY_IMPORT = {
     "model": set[str](),
     "text": set[str](),
     "auditing": {"model"},
+    "incident": set[str](),
     "paths": set[str](),
-    "policy": SHARED,
-    "kernel": SHARED,
+    "users": SHARED,
+    "policy": TOLD,
+    "kernel": TOLD,
     "systemd": EDGES,  # its worker moves processes
     "config": PURE,
     "pending": SHARED,
@@ -45,6 +48,15 @@ MAY_IMPORT = {
     "metrics": SHARED | {"series"},
     "pages": SHARED | {"metrics", "series"},
     "server": SHARED | {"metrics", "pages"},
+    "largest": EDGES,
+    "history": TOLD,
+    "sampler": EDGES | {"identify", "history", "largest"},
+    "docket": PURE,
+    "document": TOLD,
+    "incidents": TOLD | {"document"},
+    "scribe": TOLD | {"incidents"},
+    "postmortem": PURE | {"history", "incidents"},
+    "report": PURE,
     "host": EDGES | {"population", "systemd", "server"},
     "daemon": STATE
     | {
@@ -67,10 +79,10 @@ MAY_USE = {
     "logging": {"journal"},
     "journal": {"daemon", "cli.run"},
     "subprocess": set[str](),
-    "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "cli.main"},
+    "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "incidents", "cli.main"},
     "O_RDWR": {"kernel.psi"},  # a pressure trigger is set by writing to the file
-    "open for writing": {"ledger"},
-    "write_text": set[str](),
+    "open for writing": {"ledger", "incidents"},
+    "write_text": {"cli.stored"},  # the page that was asked for
     "write_bytes": set[str](),
     "setxattr": {"kernel.mark"},
     "removexattr": {"kernel.mark"},

@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "audit": "which killers can still take what the rules match, and what would help",
     "rank": "the order in which the kernel would kill now, with the arithmetic",
     "status": "what the running daemon holds",
+    "incidents": "the kills there were, and all that is known of each",
+    "why": "whether a process, a unit or a cgroup was killed for want of memory, and by whom",
 }
 
 

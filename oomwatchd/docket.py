@@ -1,0 +1,82 @@
+"""Evidence that waits until all that belongs to it must have come, and the cases made of it."""
+
+from typing import Final
+
+from oomwatchd.incident import Case, Evidence, Victim
+from oomwatchd.policy.attribution import SAME_SECONDS, cases
+
+SETTLE_SECONDS: Final = 2.0  # the kernel's log, systemd-oomd and PID 1 have told by then
+DOUBT_SECONDS: Final = 5.0  # before we say that nobody has
+KEPT_SECONDS: Final = 30.0  # for what comes late, and belongs to a case that is closed
+WAITING_MAX: Final = 512  # pieces; a flood of kills leaves the later ones uncounted here
+CLOSED_MAX: Final = 4096
+NEVER: Final = float("inf")
+
+
+class Docket:
+    def __init__(self, boot_id: str) -> None:
+        self.dropped = 0  # pieces of evidence for which there was no room
+        self._boot_id = boot_id
+        self._evidence: list[Evidence] = []
+        self._closed: dict[str, None] = {}  # keys of cases, the oldest first
+        self._victims: dict[int, float] = {}  # by pid, when they were killed
+        self._next_seconds = NEVER
+
+    @property
+    def next_boot_seconds(self) -> float:
+        """When a case may be ripe, on the clock of the evidence."""
+        return self._next_seconds
+
+    def close_beforehand(self, key: str) -> None:
+        """A case that an earlier daemon has written down."""
+        self._close(key)
+
+    def add(self, evidence: Evidence) -> None:
+        if len(self._evidence) >= WAITING_MAX:
+            self.dropped += 1
+            return
+        self._evidence.append(evidence)
+        self._next_seconds = min(self._next_seconds, evidence.boot_seconds + SETTLE_SECONDS)
+
+    def ripe(self, now_boot_seconds: float) -> list[Case]:
+        """The cases that can be closed; each is given once, and each victim in one of them."""
+        if now_boot_seconds < self._next_seconds:
+            return []
+        ready = []
+        self._next_seconds = NEVER
+        for case in cases(self._evidence, self._boot_id):
+            if case.key in self._closed:
+                self._note_victims(case)
+                continue
+            patience = DOUBT_SECONDS if case.killer == "unknown" else SETTLE_SECONDS
+            ripe_seconds = case.boot_seconds + patience
+            if now_boot_seconds < ripe_seconds:
+                self._next_seconds = min(self._next_seconds, ripe_seconds)
+                continue
+            fresh = tuple(one for one in case.victims if not self._is_told(one, case.boot_seconds))
+            self._close(case.key)
+            self._note_victims(case)
+            if fresh or not case.victims:
+                ready.append(case._replace(victims=fresh))
+        self._evidence = [
+            one for one in self._evidence if now_boot_seconds - one.boot_seconds < KEPT_SECONDS
+        ]
+        return ready
+
+    def _is_told(self, victim: Victim, boot_seconds: float) -> bool:
+        if victim.pid is None:
+            return False
+        told = self._victims.get(victim.pid)
+        return told is not None and abs(told - boot_seconds) <= SAME_SECONDS
+
+    def _note_victims(self, case: Case) -> None:
+        for victim in case.victims:
+            if victim.pid is not None:
+                self._victims[victim.pid] = case.boot_seconds
+        while len(self._victims) > CLOSED_MAX:
+            del self._victims[next(iter(self._victims))]
+
+    def _close(self, key: str) -> None:
+        self._closed[key] = None
+        while len(self._closed) > CLOSED_MAX:
+            del self._closed[next(iter(self._closed))]

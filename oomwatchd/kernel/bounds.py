@@ -1,0 +1,100 @@
+"""How much memory a cgroup uses, and how much it may: its own limit, or that of one above it."""
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from oomwatchd.kernel.cgroup import CGROUP_ROOT
+from oomwatchd.kernel.proc import READ
+
+LEVELS_MAX: Final = 64  # below the root; whoever has a cgroup of his own can nest thousands
+NUMBER_LIMIT_BYTES: Final = 64
+V1_NO_LIMIT_BYTES: Final = 1 << 60  # more than any machine has; v1 shows the largest whole page
+
+
+class Names(NamedTuple):
+    """The files of one version of cgroups."""
+
+    root: Path
+    usage: str
+    limit: str
+
+
+def names(root: Path = CGROUP_ROOT) -> Names:
+    """Version 2, or version 1 where the memory controller lies in a hierarchy of its own.
+
+    Source:  cgroups(7); Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst.
+    """
+    if (root / "memory/memory.usage_in_bytes").exists():
+        return Names(root / "memory", "memory.usage_in_bytes", "memory.limit_in_bytes")
+    return Names(root, "memory.current", "memory.max")
+
+
+def parse_limit(raw: bytes) -> int | None:
+    """``memory.max`` or ``memory.limit_in_bytes``; None: no limit.
+
+    Raises:  ValueError, if it is neither a number nor "max".
+    """
+    text = raw.strip()
+    if text == b"max":
+        return None
+    limit_bytes = int(text)
+    return None if limit_bytes >= V1_NO_LIMIT_BYTES else limit_bytes
+
+
+def bounding(path: str, files: Names) -> str:
+    """Of the cgroup *path* and those above it, the one with the least limit.
+
+    Without any limit it is *path* itself.
+    """
+    components = [component for component in path.split("/") if component]
+    if ".." in components:  # outside of what we see: another cgroup namespace
+        return path
+    found, least = path, None
+    for depth in range(1, min(len(components), LEVELS_MAX) + 1):
+        above = "/" + "/".join(components[:depth])
+        limit_bytes = read_limit(files.root / above[1:] / files.limit)
+        if limit_bytes is not None and (least is None or limit_bytes <= least):
+            found, least = above, limit_bytes
+    return found
+
+
+def read_limit(path: Path) -> int | None:
+    try:
+        fd = os.open(path, READ)
+    except OSError:  # gone, or without the memory controller
+        return None
+    try:
+        return parse_limit(os.read(fd, NUMBER_LIMIT_BYTES))
+    except OSError:  # ENODEV: gone in between
+        return None
+    finally:
+        os.close(fd)
+
+
+class Bound(NamedTuple):
+    usage_bytes: int
+    limit_bytes: int | None
+
+
+class BoundFiles:
+    """Usage and limit of one cgroup, held open."""
+
+    def __init__(self, path: str, files: Names) -> None:
+        """Raises OSError, where the cgroup has no memory controller, as the root has none."""
+        directory = files.root / path.lstrip("/")
+        self._usage_fd = os.open(directory / files.usage, READ)
+        try:
+            self._limit_fd = os.open(directory / files.limit, READ)
+        except BaseException:
+            os.close(self._usage_fd)
+            raise
+
+    def read(self) -> Bound:
+        """Raises OSError (ENODEV), when the cgroup has been removed."""
+        usage_bytes = int(os.pread(self._usage_fd, NUMBER_LIMIT_BYTES, 0))
+        return Bound(usage_bytes, parse_limit(os.pread(self._limit_fd, NUMBER_LIMIT_BYTES, 0)))
+
+    def close(self) -> None:
+        os.close(self._usage_fd)
+        os.close(self._limit_fd)

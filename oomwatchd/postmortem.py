@@ -1,0 +1,138 @@
+"""From a case to an incident: what the history and the order of death have to say of it."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from oomwatchd.history import History, Portrait
+from oomwatchd.incident import Case, Incident, Machine, Past, Victim
+from oomwatchd.incidents import identifier
+from oomwatchd.model import ProcessId
+from oomwatchd.policy.advice import advice
+from oomwatchd.policy.attribution import lies_in, merged
+from oomwatchd.policy.contenders import contenders
+from oomwatchd.policy.diagnosis import Facts, diagnose
+
+UserName = Callable[[str], str]  # of a uid in digits
+RECENT_SECONDS: Final = 30.0  # whoever of a killed cgroup was seen within them has died of it
+LATE_SECONDS: Final = 0.1  # after that, samples show what the kill has freed
+
+
+class Clocks(NamedTuple):
+    """The same instant on three clocks."""
+
+    unix_seconds: float
+    boot_seconds: float
+    monotonic_seconds: float
+
+
+def incident(
+    case: Case,
+    history: History,
+    machine: Machine,
+    clocks: Clocks,
+    user_name: UserName,
+    *,
+    while_down: bool = False,
+) -> Incident:
+    """Explain *case*; *while_down*: it happened before this daemon's start."""
+    case = named(with_portraits(case, history, clocks.monotonic_seconds), user_name)
+    victim = chief(case.victims)
+    past = Past() if while_down else past_of(victim, case, history, clocks)
+    facts = Facts(case, victim, past, machine)
+    rules = {one.victim.pid: one.victim.rule for one in history.all_portraits()}
+    candidates = contenders(case, machine, lambda pid, _name: rules.get(pid))
+    diagnosis = diagnose(facts)
+    unix_seconds = clocks.unix_seconds - clocks.boot_seconds + case.boot_seconds
+    return Incident(
+        id=identifier(unix_seconds, victim.pid),
+        time_unix_seconds=round(unix_seconds, 3),
+        case=case,
+        victim=victim,
+        candidates=candidates,
+        past=past,
+        diagnosis=diagnosis,
+        advice=advice(facts, diagnosis, candidates),
+        while_down=while_down,
+    )
+
+
+def with_portraits(case: Case, history: History, now_seconds: float) -> Case:
+    """*case* with all that was seen of its victims; of a cgroup's, as far as they were followed."""
+    if case.victims:
+        return case._replace(victims=tuple(with_portrait(one, history) for one in case.victims))
+    inside = []
+    for portrait in history.all_portraits():
+        last = history.last(portrait.id)
+        recent = last is not None and now_seconds - last[0] <= RECENT_SECONDS
+        if recent and lies_in(portrait.victim.cgroup, case.scope):
+            inside.append(seen(portrait, history))
+    inside.sort(key=lambda one: -(one.memory_bytes or 0))
+    nobody = Victim(pid=None, name=case.scope.rpartition("/")[2], cgroup=case.scope)
+    return case._replace(victims=tuple(inside) or (nobody,))
+
+
+def with_portrait(victim: Victim, history: History) -> Victim:
+    portrait = portrait_of(victim, history)
+    if portrait is None or not is_same(victim, portrait.victim):
+        return victim
+    return merged(victim, seen(portrait, history))
+
+
+def portrait_of(victim: Victim, history: History) -> Portrait | None:
+    if victim.pid is None:
+        return None
+    if victim.start_ticks is not None:
+        return history.portrait(ProcessId(victim.pid, victim.start_ticks))
+    return history.latest(victim.pid)
+
+
+def is_same(told: Victim, seen_before: Victim) -> bool:
+    """Whether the pid that was told was still that process's; its name may have been changed."""
+    if told.start_ticks is not None:
+        return told.start_ticks == seen_before.start_ticks
+    if None in (told.cgroup, seen_before.cgroup):
+        return seen_before.name.startswith(told.name)
+    return told.cgroup == seen_before.cgroup or seen_before.name.startswith(told.name)
+
+
+def seen(portrait: Portrait, history: History) -> Victim:
+    last = history.last(portrait.id)
+    return portrait.victim._replace(memory_bytes=last[1] if last is not None else None)
+
+
+def chief(victims: tuple[Victim, ...]) -> Victim:
+    """The one the incident is told of.
+
+    That is the chosen one, if it is under a rule or nobody is, else the largest of those that are.
+    """
+    ruled = [one for one in victims if one.rule is not None]
+    if not ruled or victims[0] in ruled:
+        return victims[0]
+    return max(ruled, key=lambda one: one.memory_bytes or 0)
+
+
+def past_of(victim: Victim, case: Case, history: History, clocks: Clocks) -> Past:
+    """The samples up to the kill."""
+    portrait = portrait_of(victim, history)
+    if portrait is not None and not is_same(victim, portrait.victim):
+        portrait = None
+    bounding = portrait.bounding if portrait is not None else None
+    past = history.past(
+        portrait.id if portrait is not None else None,
+        case.scope if case.scope.startswith("/") and history.has_cgroup(case.scope) else bounding,
+        unix_offset=clocks.unix_seconds - clocks.monotonic_seconds,
+    )
+    ended = clocks.unix_seconds - clocks.boot_seconds + case.boot_seconds
+    count = sum(one.time_unix_seconds <= ended + LATE_SECONDS for one in past.samples)
+    others = tuple(one._replace(bytes=one.bytes[:count]) for one in past.others)
+    return Past(past.samples[:count], others)
+
+
+def named(case: Case, user_name: UserName) -> Case:
+    """*case* with names of users in place of numbers."""
+    return case._replace(
+        victims=tuple(
+            one._replace(user=user_name(one.user)) if one.user is not None else one
+            for one in case.victims
+        )
+    )

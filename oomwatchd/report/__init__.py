@@ -1,0 +1,1 @@
+"""An incident as a page that stands alone."""

@@ -1,0 +1,49 @@
+"""Who killed whom, in one sentence, for the page and for the terminal."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from oomwatchd.incident import (
+    CPUSET,
+    MEMORY_POLICY,
+    NOWHERE,
+    WHOLE_MACHINE,
+    Case,
+    Incident,
+    Killer,
+)
+from oomwatchd.policy.words import size
+
+KILLERS: Final[Mapping[Killer, str]] = {
+    "kernel": "the kernel, as the machine was out of memory",
+    "cgroup": "the kernel, as a cgroup had reached its limit",
+    "oom_group": "the kernel, which kills this cgroup as a whole (memory.oom.group)",
+    "systemd_oomd": "systemd-oomd, which kills whole cgroups by pressure or swap",
+    "unknown": "an unknown sender of SIGKILL: not the kernel's OOM killer, not systemd-oomd",
+}
+SCOPES: Final[Mapping[str, str]] = {
+    WHOLE_MACHINE: "the whole machine",
+    CPUSET: "the memory nodes of its cpuset",
+    MEMORY_POLICY: "the memory nodes of its NUMA policy",
+    NOWHERE: "not known",
+}
+SHORT: Final[Mapping[Killer, str]] = {
+    "kernel": "was killed by the kernel: the machine was out of memory",
+    "cgroup": "was killed by the kernel at its cgroup's limit",
+    "oom_group": "was killed by the kernel with its whole cgroup",
+    "systemd_oomd": "was killed by systemd-oomd",
+    "unknown": "was ended by SIGKILL from an unknown sender",
+}
+
+
+def headline(incident: Incident) -> str:
+    victim, case = incident.victim, incident.case
+    pid = f" (pid {victim.pid})" if victim.pid is not None else ""
+    limit = f" of {size(case.limit_bytes)}" if case.killer == "cgroup" and case.limit_bytes else ""
+    more = len(case.victims) - 1
+    others = f", and {more} more with it" if more > 0 else ""
+    return f"{victim.name}{pid} {SHORT[case.killer]}{limit}{others}"
+
+
+def scope_in_words(case: Case) -> str:
+    return SCOPES.get(case.scope, case.scope)
