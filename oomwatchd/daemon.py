@@ -1,12 +1,13 @@
 """The loop: wait, look, match, apply, record, publish."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from oomwatchd import __version__
 from oomwatchd.config import ConfigError, Loaded
+from oomwatchd.coroner import Coroner
 from oomwatchd.enforce import Enforcer
 from oomwatchd.exposure import Exposure
 from oomwatchd.holds import Holds
@@ -41,6 +42,7 @@ class Machine(NamedTuple):
     cgroup_root: Path | None = None  # None: cgroup v1, where there is no systemd-oomd
     spawn: Spawn | None = None  # a worker that asks systemd; None: there is no asking it
     spawn_auditor: Spawn | None = None  # None: no audits
+    coroner: Callable[[Record], Coroner] | None = None  # None: kills are not written down
 
 
 def serve(daemon: "Daemon", host: Host) -> None:
@@ -107,6 +109,7 @@ class Daemon:
                 CgroupFs(machine.cgroup_root), proc, self._holds, ledger, self._record,
                 self._enforcer.save_ledger, machine.spawn, dry_run=dry_run,
             )  # fmt: skip
+        self._coroner = machine.coroner(self._record) if machine.coroner is not None else None
         spawn = machine.spawn_auditor
         self._exposure = Exposure(spawn) if spawn is not None else None
         self._narrator = Narrator(dry_run=dry_run)
@@ -124,6 +127,8 @@ class Daemon:
         self._watch.configure(loaded.config)
         if self._shield is not None:
             self._shield.configure(loaded.config)
+        if self._coroner is not None:
+            self._coroner.configure(loaded.config)
         self._reload_successful = True
         self._reload_success_unix_seconds = time.time()
         for warning in loaded.warnings:
@@ -156,6 +161,7 @@ class Daemon:
             pressure=self._pressure_file is not None,
             exits_fd=self._holds.fileno(),
             shield_fd=self._shield.fileno() if self._shield is not None else None,
+            log_fd=self._coroner.log_fd if self._coroner is not None else None,
         )
         self._population.told = host.listen(wants)
         if wants.events and not self._population.told and self._features.get("process_events"):
@@ -164,8 +170,7 @@ class Daemon:
     def turn(self, wake: Wake) -> None:
         """Look at those of whom we have heard; at all when their time has come; at the pressure."""
         now = wake.now
-        if wake.ended:
-            self._watch.bury()
+        ended = self._watch.bury() if wake.ended else ()
         self._record.heard(wake.heard)
         if wake.heard != SILENCE:
             self._watch.hear(wake.heard, now)
@@ -182,6 +187,7 @@ class Daemon:
         self._tend(now, scan=scan)
         if self.has_to_report:
             self._feel_pressure(now)
+        self._hear_of_kills(wake, ended)
         self._plan(now)
         self._narrator.tell(self._record.take_news(), now.seconds)
         self._turn_seconds = time.monotonic()
@@ -193,6 +199,13 @@ class Daemon:
         if self._exposure is not None and self.has_to_report:
             self._exposure.tend(self._holds, now.seconds)
             self._record.audited(self._exposure.fault)
+
+    def _hear_of_kills(self, wake: Wake, ended: Sequence[Tracked]) -> None:
+        if self._coroner is None:
+            return
+        self._coroner.bury(ended, wake.now)
+        tracked = (hold.tracked() for hold in self._holds)
+        self._coroner.tend(wake.now, self._level, self._pressure, tracked, logged=wake.logged)
 
     def _scan(self, now: Moment) -> None:
         started = time.monotonic()
@@ -216,6 +229,7 @@ class Daemon:
             report_seconds,
             max(self._population.soon_seconds, now.seconds + REVISIT_STEP_SECONDS),
             self._shield.due_seconds if self._shield is not None else LATER,
+            self._coroner.due_seconds(now) if self._coroner is not None else LATER,
         )
 
     def _feel_pressure(self, now: Moment) -> None:
@@ -257,6 +271,9 @@ class Daemon:
             adjustments=dict(self._record.adjustments),
             markings=dict(self._record.markings),
             movings=dict(self._record.movings),
+            kills=dict(self._record.kills),
+            last_incident=self._record.last_incident,
+            kernel_log_lost=self._record.kernel_log_lost,
             worker_failures=self._shield.worker_failures if self._shield is not None else 0,
             exposed=None if self._exposure is None else self._exposure.exposed,
             pressure=self._pressure,
@@ -288,6 +305,8 @@ class Daemon:
             self._narrator.tell(self._record.take_news(), now.seconds)
         if self._shield is not None:
             self._shield.close()
+        if self._coroner is not None:
+            self._coroner.close()
         self._holds.close()
 
 

@@ -34,6 +34,7 @@ class Wake(NamedTuple):
     heard: Heard = SILENCE
     ended: bool = False  # a process under a rule
     pressed: bool = False  # tasks wait for memory
+    logged: bool = False  # the kernel, something
 
 
 class Wants(NamedTuple):
@@ -44,6 +45,7 @@ class Wants(NamedTuple):
     pressure: bool
     exits_fd: int  # readable when a process under a rule has ended
     shield_fd: int | None = None  # readable when the shield has something to do
+    log_fd: int | None = None  # readable when the kernel has logged something
 
 
 class Host(Protocol):
@@ -77,6 +79,7 @@ class SystemHost:
         self._events: ProcessEvents | None = None
         self._trigger: PressureTrigger | None = None
         self._exits_fd: int | None = None
+        self._log_fd: int | None = None
         self._prompt = select.poll()  # what is never put off
         self._all = select.poll()
         self._register(self._pipe, select.POLLIN)
@@ -101,8 +104,10 @@ class SystemHost:
         if self._exits_fd is None:
             self._exits_fd = wants.exits_fd
             self._all.register(wants.exits_fd, select.POLLIN)
-            if wants.shield_fd is not None:
-                self._all.register(wants.shield_fd, select.POLLIN)
+            self._log_fd = wants.log_fd
+            for fd in (wants.shield_fd, wants.log_fd):
+                if fd is not None:
+                    self._all.register(fd, select.POLLIN)
         if wants.pressure and self._trigger is None:
             self._listen_for_pressure()
         if self._events is not None and not wants.events:
@@ -155,6 +160,7 @@ class SystemHost:
             heard=heard,
             ended=ended,
             pressed=pressed,
+            logged=self._log_fd in ready,
         )
 
     def _ready(self, until_seconds: float) -> dict[int, int]:

@@ -80,6 +80,15 @@ class Incidents:
             if entry(path).incident is not None:
                 path.unlink(missing_ok=True)
 
+    def case_keys(self) -> list[str]:
+        """Of the cases that have been written down, as far as their files can be read."""
+        try:
+            paths = ours(self._directory)
+        except OSError:  # it is made when there is something to write
+            return []
+        found = (entry(path).incident for path in paths)
+        return [incident.case.key for incident in found if incident is not None]
+
     def _free_id(self, id: str) -> str:
         """*id*, or that with a number: two kills within one second may be of the same pid."""
         again = (f"{id}-{number}" for number in range(2, SAME_INSTANT_MAX))

@@ -13,6 +13,7 @@ from oomwatchd.record import (
     Drift,
     GaveUp,
     Guarded,
+    Kept,
     LedgerFailed,
     Marking,
     Moving,
@@ -155,6 +156,14 @@ class Narrator:
     def _(self, item: AuditFailed) -> Iterator[tuple[int, str]]:
         what = "what can still kill the processes under rules is not known"
         yield logging.WARNING, f"audit: {what}: {item.reason}"
+
+    @lines.register
+    def _(self, item: Kept) -> Iterator[tuple[int, str]]:
+        yield logging.WARNING, f"{printable(item.headline)}: {printable(item.diagnosis)}"
+        if item.written:
+            yield logging.INFO, f"incident {item.id}: see `oomwatchd incidents show {item.id}`"
+        if item.fault:
+            yield logging.ERROR, f"incident {item.id}: {item.fault}"
 
     @lines.register
     def _(self, item: LedgerFailed) -> Iterator[tuple[int, str]]:

@@ -107,6 +107,9 @@ class Config:
     on_stop: Literal["keep", "restore"] = "keep"
 
 
+NO_RULE: Final = "none"  # in the metrics: of kills of what no rule matches
+
+
 # -- processes -------------------------------------------------------------------------------------
 
 
@@ -247,6 +250,9 @@ class Snapshot:
     exposed: Mapping[tuple[str, str], int] | None = None  # by rule and killer; None: not known
     markings: Mapping[MarkingResult, int] = field(default_factory=dict)
     movings: Mapping[MoveResult, int] = field(default_factory=dict)
+    kills: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by rule and killer
+    last_incident: Mapping[str, object] | None = None  # as the commands' documents have it
+    kernel_log_lost: int = 0  # records that were overwritten before we could read them
     worker_failures: int = 0  # of workers that ask systemd
     pressure: Pressure | None = None  # None: no PSI on this machine
     level: Level = "ok"

@@ -97,7 +97,7 @@ def status_document(snapshot: Snapshot, now_unix_seconds: float) -> dict[str, ob
         "processes": [_process(process) for process in snapshot.processes],
         "pressure": {"level": snapshot.level, **averages},
         "features": dict(snapshot.features),
-        "last_incident": None,
+        "last_incident": snapshot.last_incident,
     }
 
 

@@ -2,10 +2,12 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from oomwatchd.model import Change, Heard, MarkingResult, MoveResult, ProcessId, Result
+from oomwatchd.incident import Killer
+from oomwatchd.model import NO_RULE, Change, Heard, MarkingResult, MoveResult, ProcessId, Result
 
 SCAN_BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -78,7 +80,20 @@ class AuditFailed(NamedTuple):
     reason: str
 
 
-News = AuditFailed | Adjustment | Drift | GaveUp | Guarded | Marking | Moving | LedgerFailed
+class Kept(NamedTuple):
+    """A kill has been explained, and written down if it could be."""
+
+    id: str
+    headline: str
+    diagnosis: str
+    rule: str | None
+    killer: Killer
+    row: Mapping[str, object]  # as `oomwatchd incidents --json` has it
+    fault: str
+    written: bool
+
+
+News = AuditFailed | Adjustment | Drift | GaveUp | Guarded | Kept | Marking | Moving | LedgerFailed
 
 
 @dataclass(slots=True)
@@ -89,6 +104,9 @@ class Record:
     adjustments: Counter[tuple[str, Result]] = field(default_factory=Counter)
     markings: Counter[MarkingResult] = field(default_factory=Counter)
     movings: Counter[MoveResult] = field(default_factory=Counter)
+    kills: Counter[tuple[str, str]] = field(default_factory=Counter)
+    last_incident: Mapping[str, object] | None = None
+    kernel_log_lost: int = 0
     match_timeouts: int = 0
     unreadable: int = 0
     process_events: int = 0
@@ -141,6 +159,11 @@ class Record:
         if fault and fault != self.audit_fault:
             self.news.append(AuditFailed(fault))
         self.audit_fault = fault
+
+    def kept(self, kept: Kept) -> None:
+        self.kills[kept.rule or NO_RULE, kept.killer] += 1
+        self.last_incident = kept.row
+        self.news.append(kept)
 
     def ledger_written(self, fault: str) -> None:
         """Note how it went (empty: well); only a change is news."""

@@ -83,6 +83,7 @@ class Sampler:
         self._largest = Largest(proc, os.getpid() if our_pid is None else our_pid)
         self._followed: dict[int, Followed] = {}
         self._bounds: dict[str, BoundFiles] = {}
+        self.memory = self._meminfo.read()  # as last seen
         self._last: Glance | None = None
         self._pace = Pace()
         self._sample_seconds = self._searched_seconds = self._followed_seconds = LONG_AGO
@@ -103,7 +104,7 @@ class Sampler:
         matched: Iterable[Tracked],
     ) -> None:
         """Glance at what is left; take a sample, if it is time.  *matched* is read only then."""
-        memory = self._meminfo.read()
+        memory = self.memory = self._meminfo.read()
         self._glance(now_seconds, memory)
         alert = goes_fast(self._pace, now_seconds) or level != "ok"
         if alert and now_seconds - self._searched_seconds >= SEARCH_SECONDS:

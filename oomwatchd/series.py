@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
 from oomwatchd.auditing import KILLERS
+from oomwatchd.incident import Killer
 from oomwatchd.model import (
+    NO_RULE,
     Level,
     MarkingResult,
     MoveResult,
@@ -20,6 +22,7 @@ from oomwatchd.model import (
 OUTCOMES: Final[tuple[Result, ...]] = get_args(Result)
 MARKING_RESULTS: Final[tuple[MarkingResult, ...]] = get_args(MarkingResult)
 MOVE_RESULTS: Final[tuple[MoveResult, ...]] = get_args(MoveResult)
+DEADLY: Final[tuple[Killer, ...]] = get_args(Killer)
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)  # the exported number is the place in this row
 NO_PROCESSES: Final = RuleTotals(processes=0, resident_bytes=0, swap_bytes=0)
 
@@ -66,6 +69,14 @@ def _adjustments(snapshot: Snapshot) -> Iterable[Row]:
     names = {rule.name: None for rule in snapshot.rules}
     names.update((name, None) for name, _ in snapshot.adjustments)
     return [((name, outcome), count((name, outcome), 0)) for name in names for outcome in OUTCOMES]
+
+
+def _kills(snapshot: Snapshot) -> Iterable[Row]:
+    """Likewise, with what no rule matches under a name of its own."""
+    count = snapshot.kills.get
+    names = {NO_RULE: None, **{rule.name: None for rule in snapshot.rules}}
+    names.update((name, None) for name, _ in snapshot.kills)
+    return [((name, killer), count((name, killer), 0)) for name in names for killer in DEADLY]
 
 
 def _outcomes(counts: Mapping[T, int], outcomes: Iterable[T]) -> Iterable[Row]:
@@ -196,6 +207,21 @@ DECLARED: Final = (
         (),
         "Workers that ask systemd and hung or broke, each of which was replaced.",
         _single(lambda snapshot: snapshot.worker_failures),
+    ),
+    Declared(
+        "oomwatchd_oom_kills_total",
+        "counter",
+        ("rule", "killer"),
+        "Kills for want of memory since the daemon's start, one for each cause, by the rule of the"
+        " victim (none: no rule matched it) and by killer; `oomwatchd incidents` explains them.",
+        _kills,
+    ),
+    Declared(
+        "oomwatchd_kernel_log_lost_total",
+        "counter",
+        (),
+        "Records of the kernel's log that were overwritten before they could be read.",
+        _single(lambda snapshot: snapshot.kernel_log_lost),
     ),
     Declared(
         "oomwatchd_memory_pressure_ratio",

@@ -57,6 +57,20 @@ MAY_IMPORT = {
     "scribe": TOLD | {"incidents"},
     "postmortem": PURE | {"history", "incidents"},
     "report": PURE,
+    "coroner": EDGES
+    | {
+        "record",
+        "population",
+        "history",
+        "sampler",
+        "docket",
+        "document",
+        "incidents",
+        "scribe",
+        "postmortem",
+        "report",
+        "users",
+    },
     "host": EDGES | {"population", "systemd", "server"},
     "daemon": STATE
     | {
@@ -66,6 +80,7 @@ MAY_IMPORT = {
         "shield",
         "systemd",
         "exposure",
+        "coroner",
         "config",
         "pending",
         "journal",

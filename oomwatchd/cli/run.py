@@ -1,34 +1,51 @@
 """``oomwatchd run``: the daemon, in the foreground."""
 
 import argparse
+import grp
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from oomwatchd import __version__, journal
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import unreadable
 from oomwatchd.config import ConfigError, Loaded, load
+from oomwatchd.coroner import Coroner, Sources
 from oomwatchd.daemon import Daemon, Machine, serve
 from oomwatchd.exposure import auditor_command
+from oomwatchd.history import History
 from oomwatchd.host import SystemHost
+from oomwatchd.identify import SlowReader
+from oomwatchd.incidents import Incidents
 from oomwatchd.journal import log
 from oomwatchd.kernel.cgroup import CGROUP_ROOT
+from oomwatchd.kernel.counters import OomKills
 from oomwatchd.kernel.features import probe
+from oomwatchd.kernel.kmsg import KernelLog
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger, LedgerError
-from oomwatchd.model import Address
-from oomwatchd.paths import CONFIG, ledger_path, runtime_directory, status_socket
+from oomwatchd.model import Address, Config
+from oomwatchd.paths import (
+    CONFIG,
+    incidents_directory,
+    ledger_path,
+    runtime_directory,
+    status_socket,
+)
+from oomwatchd.record import Record
+from oomwatchd.sampler import Sampler
 from oomwatchd.server import Reporter
 from oomwatchd.systemd.manager import spawned, worker_command
 from oomwatchd.systemd.notify import Notifier
 from oomwatchd.text import printable
 
 STALE_SECONDS: Final = 15.0
+READERS: Final = "adm"  # the group that may read the log may read incidents
+T = TypeVar("T")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +112,9 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
                 spawn=None
                 if features["systemd"]
                 else partial(spawned, worker_command(CGROUP_ROOT)),
+                coroner=None
+                if dry_run
+                else partial(coroner, proc, loaded.config, incidents_directory(environment)),
             ),
             dry_run=dry_run,
         )
@@ -103,6 +123,35 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
         host.close()
         reporter.close()
     return exits.FINE
+
+
+def coroner(proc: ProcFs, config: Config, directory: Path, record: Record) -> Coroner:
+    """Raises OSError, where /proc shows processes alone."""
+    history = History(config.incidents.history_seconds)
+    return Coroner(
+        Sources(opened(KernelLog), opened(OomKills)),
+        history,
+        Sampler(proc, history, SlowReader()),
+        Incidents(directory, keep=config.incidents.keep, group=group_id(READERS)),
+        record,
+        proc.boot_id(),
+        page_bytes=os.sysconf("SC_PAGE_SIZE"),
+    )
+
+
+def opened(source: Callable[[], T]) -> T | None:
+    """None, where it is not to be had, which `probe` has told."""
+    try:
+        return source()
+    except OSError:
+        return None
+
+
+def group_id(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
 
 
 def reporting(listen: Address | None, socket: Path | None) -> Reporter:
