@@ -107,6 +107,7 @@ def oomwatchd(scratch: Path, name: str, settings: Mapping[str, str]) -> Iterator
         environment = {
             "RUNTIME_DIRECTORY": runtime,
             "NOTIFY_SOCKET": str(directory / "notify"),
+            "MALLOC_ARENA_MAX": "1",  # likewise
         }
         started = running(scratch, name, command, ready.is_set, environment, installed(scratch))
         with started as subject:
