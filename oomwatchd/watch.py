@@ -132,16 +132,28 @@ class Watch:
             return []
         self._newest, self._listed_seconds = newest, now.seconds
         started = time.process_time()
-        last, self._listing = self._listing, self._proc.listing()
+        listing = self._proc.listing()
         self._listing_cpu_seconds = time.process_time() - started
-        if last == self._listing and not self._everything:
+        return self._newcomers(listing)
+
+    def _newcomers(self, listing: dict[str, int]) -> list[int]:
+        """Of *listing*, those who were not in the last one; or all of them.
+
+        The last one is brought up to date, not replaced: thousands of strings, made anew every few
+        seconds, would leave holes in our memory.
+        """
+        last = self._listing
+        if listing == last and not self._everything:
             return []
-        for pid in last.keys() - self._listing.keys():
+        for pid in last.keys() - listing.keys():
             self._population.forget(int(pid))
+            del last[pid]
+        fresh = {pid: inode for pid, inode in listing.items() if last.get(pid) != inode}
+        heard_of = {pid for pid in fresh if last.get(pid) == HEARD_OF}
+        last.update(fresh)
         if self._everything:
-            return [int(pid) for pid in self._listing]
-        fresh = [pid for pid, inode in self._listing.items() if last.get(pid) != inode]
-        return [int(pid) for pid in fresh if not (last.get(pid) == HEARD_OF and self._is_met(pid))]
+            return [int(pid) for pid in listing]
+        return [int(pid) for pid in fresh if not (pid in heard_of and self._is_met(pid))]
 
     def _next_listing_seconds(self, *, idle: bool) -> float:
         if not self._population.told:
