@@ -28,7 +28,7 @@ LISTING_RATIO: Final = 10_000  # and so many times as long as it takes, where th
 HEARD_OF: Final = 0  # no inode: of whom the kernel told before a listing did
 DOUBT_SECONDS: Final = 2.0  # in which all are looked at when something was missed
 TRY_AGAIN_SECONDS: Final = 1.0
-FULL_VISITS: Final = 8  # one visit in so many reads everything again
+FULL_VISITS: Final = 10  # one visit in so many reads everything again
 # Of the processes under rules, so many are checked and weighed in one second, so that the system
 # calls stay in proportion to all processes however many are under rules.
 CHECKS_RATIO: Final = 0.02  # of all processes
