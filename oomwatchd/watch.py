@@ -87,7 +87,7 @@ class Watch:
             self._doubt_until_seconds = now.seconds + DOUBT_SECONDS
             self.forget_listing()
             self._population.doubt(now, DOUBT_SECONDS)
-        workers = (child for parent, child in heard.forks if self._has_workers(parent))
+        workers = (child for parent, child in heard.forks if self._cares_for_forks(parent))
         pids = [*heard.pids, *workers]
         self._listing.update((str(pid), HEARD_OF) for pid in pids)
         self._enforcer.look_at(pids, now, heard.pids)
@@ -115,10 +115,10 @@ class Watch:
             )
             self._enforcer.new_turn()
 
-    def _has_workers(self, pid: int) -> bool:
-        """Whether what the process *pid* has forked may be due another value than its own."""
+    def _cares_for_forks(self, pid: int) -> bool:
+        """Whether what the process *pid* has forked is to be seen at once."""
         known = self._population.at(pid)
-        return known is not None and self._enforcer.matcher.has_workers(known.claim)
+        return known is not None and self._enforcer.matcher.cares_for_forks(known.claim)
 
     def _fresh(self, now: Moment) -> list[int]:
         """The pids that stand for another process than at the last scan; or all of them.

@@ -277,3 +277,14 @@ def test_at_rest_the_number_of_processes_makes_no_difference(tmp_path: Path) -> 
         world.end_of_days()
 
     assert counted[1] <= 1.5 * counted[0]
+
+
+def test_what_one_at_minus_1000_forks_is_counted_at_once(told: World) -> None:
+    """It has inherited that value, and may be the one that leaks."""
+    told.fake.add(POSTGRES)
+    told.configure(named("postgres", -1000, unkillable=True))
+    told.scans(40)
+    told.fake.add(newborn(told, 8, b"postgres", parent=7), oom_score_adj=-1000)
+    told.hear(forks=[(7, 8)])
+
+    assert told.hold(8).unkillable
