@@ -24,7 +24,7 @@ LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new 
 # The same, where the kernel tells of each new program: even if some have come, and if none has.
 LISTING_BUSY_SECONDS: Final = 2.0
 LISTING_IDLE_SECONDS: Final = 120.0
-LISTING_RATIO: Final = 10_000  # and so many times as long as it takes, where there are thousands
+LISTING_RATIO: Final = 5000  # and so many times as long as it takes, where there are thousands
 HEARD_OF: Final = 0  # no inode: of whom the kernel told before a listing did
 DOUBT_SECONDS: Final = 2.0  # in which all are looked at when something was missed
 TRY_AGAIN_SECONDS: Final = 1.0
