@@ -398,6 +398,7 @@ def test_between_two_scans_the_loop_does_what_it_hears_of(stage: Stage) -> None:
     [
         ((DB,), {}, (True, False)),
         ((DB, named("nginx", 300, workers=200)), {}, (True, True)),
+        ((named("db", -1000, unkillable=True),), {}, (True, True)),
         ((DB,), {"events": "off"}, (False, False)),
         ((), {}, (False, False)),  # nobody to look for
     ],
