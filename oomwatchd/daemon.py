@@ -246,7 +246,7 @@ class Daemon:
         )
 
     def snapshot(self) -> Snapshot:
-        processes = tuple(hold.tracked() for hold in self._holds)
+        processes = tuple([hold.tracked() for hold in self._holds])  # a list: docs/decisions.md
         return Snapshot(
             version=__version__,
             started_unix_seconds=self._started_unix_seconds,

@@ -152,6 +152,10 @@ class Process(NamedTuple):
     units: Units | None = None
     cgroup: str | None = None
 
+    def placed(self, uid: int | None, units: Units | None, cgroup: str | None) -> "Process":
+        """The same, with these; from a list, as `_replace` iterates (docs/decisions.md)."""
+        return Process._make([*self[:-3], uid, units, cgroup])
+
 
 class Needs(NamedTuple):
     """What the rules in force ask of a process, beyond its stat line; nothing else is read."""
