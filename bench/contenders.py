@@ -98,7 +98,7 @@ def oomwatchd(scratch: Path, name: str, settings: Mapping[str, str]) -> Iterator
     port = free_port()
     file = directory / "oomwatchd.yaml"
     file.write_text(configuration(settings, port), encoding="ascii")
-    # As the unit does; without the right to, `nice` says so and goes on.
+    # As the unit has it; without the right to, `nice` says so and goes on.
     command = ["nice", "-n", "-10", PYTHON, "-m", "oomwatchd", "run", "--config", str(file)]
     with (
         tempfile.TemporaryDirectory(prefix="oomwatchd-bench-", dir=MEMORY) as runtime,
@@ -107,6 +107,7 @@ def oomwatchd(scratch: Path, name: str, settings: Mapping[str, str]) -> Iterator
         environment = {
             "RUNTIME_DIRECTORY": runtime,
             "NOTIFY_SOCKET": str(directory / "notify"),
+            "MALLOC_ARENA_MAX": "1",  # as the unit has it
         }
         started = running(scratch, name, command, ready.is_set, environment, installed(scratch))
         with started as subject:

@@ -157,7 +157,7 @@ class Daemon:
         """What the next waits are to end for."""
         wants = Wants(
             events=self.config.events == "auto" and bool(self.config.rules),
-            forks=any(rule.workers is not None for rule in self.config.rules),
+            forks=any(rule.cares_for_forks for rule in self.config.rules),
             pressure=self._pressure_file is not None,
             exits_fd=self._holds.fileno(),
             shield_fd=self._shield.fileno() if self._shield is not None else None,
@@ -260,7 +260,7 @@ class Daemon:
         )
 
     def snapshot(self) -> Snapshot:
-        processes = tuple(hold.tracked() for hold in self._holds)
+        processes = tuple([hold.tracked() for hold in self._holds])  # a list: docs/decisions.md
         return Snapshot(
             version=__version__,
             started_unix_seconds=self._started_unix_seconds,

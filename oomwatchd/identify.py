@@ -132,9 +132,8 @@ def placed(process: Process, look: Look, needs: Needs) -> Process | None:
     except GONE:
         return None
     if membership is None:
-        return process._replace(uid=uid)
-    units = units_of(membership.unit_path)
-    return process._replace(uid=uid, units=units, cgroup=membership.path)
+        return process if uid is None else process.placed(uid, None, None)
+    return process.placed(uid, units_of(membership.unit_path), membership.path)
 
 
 @lru_cache(maxsize=1)

@@ -65,12 +65,12 @@ class Matcher:
     def new_turn(self) -> None:
         self._deadline.seconds = MATCH_SECONDS
 
-    def has_workers(self, claim: Claim | None) -> bool:
-        """Whether the children of one with *claim* may be due another value than its own."""
+    def cares_for_forks(self, claim: Claim | None) -> bool:
+        """Whether what one with *claim* forks is to be seen at once; see `Rule.cares_for_forks`."""
         if claim is None or claim.standing != "matched":
             return False
         rule = self.by_name.get(claim.rule)
-        return rule is not None and rule.workers is not None
+        return rule is not None and rule.cares_for_forks
 
     def answer(self, look: Look, process: Process, last: Answer | None) -> Answer | None:
         """What the rules say of *process*, of which `needs_at_first` has been read.

@@ -56,6 +56,14 @@ class Rule:
         """Whether the rule lowers a value, which asks for proof of who the process is."""
         return self.oom_score_adj < 0 or (self.workers is not None and self.workers < 0)
 
+    @property
+    def cares_for_forks(self) -> bool:
+        """Whether a fork of a match is to be seen at once, and not when it executes a program.
+
+        It may be due another value; or it has inherited -1000, and its memory has to be counted.
+        """
+        return self.workers is not None or self.unkillable
+
 
 class Address(NamedTuple):
     host: str
@@ -146,6 +154,10 @@ class Process(NamedTuple):
     uid: int | None = None  # the real one
     units: Units | None = None
     cgroup: str | None = None
+
+    def placed(self, uid: int | None, units: Units | None, cgroup: str | None) -> "Process":
+        """The same, with these; from a list, as `_replace` iterates (docs/decisions.md)."""
+        return Process._make([*self[:-3], uid, units, cgroup])
 
 
 class Needs(NamedTuple):

@@ -12,8 +12,8 @@ from oomwatchd.model import ProcessId
 from oomwatchd.policy.plan import Claim
 
 # Every process is looked at within this time, whatever the interval.  One look takes three system
-# calls, so at an interval of one second this is 0.08 calls per process and turn.
-REVISIT_SECONDS: Final = 40.0
+# calls, so at an interval of one second this is 0.1 calls per process and turn.
+REVISIT_SECONDS: Final = 30.0
 # But where the kernel tells of each new program, name and owner, looking is for what shows in no
 # event (a title, a cgroup), and need not cost more on a large machine than on a small one.
 REVISITS_PER_SECOND: Final = 7

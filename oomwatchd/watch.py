@@ -12,7 +12,7 @@ from math import ceil
 from typing import Final
 
 from oomwatchd.enforce import Enforcer
-from oomwatchd.holds import guarded, unkillable_bytes
+from oomwatchd.holds import Hold, guarded, unkillable_bytes
 from oomwatchd.kernel.proc import GONE, ProcFs, Stat
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
@@ -24,16 +24,18 @@ LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new 
 # The same, where the kernel tells of each new program: even if some have come, and if none has.
 LISTING_BUSY_SECONDS: Final = 2.0
 LISTING_IDLE_SECONDS: Final = 120.0
-LISTING_RATIO: Final = 10_000  # and so many times as long as it takes, where there are thousands
+LISTING_RATIO: Final = 5000  # and so many times as long as it takes, where there are thousands
 HEARD_OF: Final = 0  # no inode: of whom the kernel told before a listing did
 DOUBT_SECONDS: Final = 2.0  # in which all are looked at when something was missed
 TRY_AGAIN_SECONDS: Final = 1.0
-FULL_VISITS: Final = 8  # one visit in so many reads everything again
+FULL_VISITS: Final = 10  # one visit in so many reads everything again
 # Of the processes under rules, so many are checked and weighed in one second, so that the system
 # calls stay in proportion to all processes however many are under rules.
 CHECKS_RATIO: Final = 0.02  # of all processes
 CHECKS_MIN: Final = 48
-WEIGH_SECONDS: Final = 10.0  # what is to be weighed has its turn in this time, but for:
+EVERY_TURN: Final = 0.0
+EXECS_SECONDS: Final = 2.0  # for what they run each has its turn in this time, with as many at once
+WEIGH_SECONDS: Final = 10.0  # and to be weighed in this, but for:
 WEIGHINGS_RATIO: Final = 0.01  # of all processes
 WEIGHINGS_MIN: Final = 16
 
@@ -75,7 +77,8 @@ class Watch:
         if self._everything:
             self._settle(now)
         self._enforcer.look_at(self._changed(self._population.due(now), now), now)
-        self._enforcer.look_at(self._stirred(now), now)
+        self._enforcer.look_at(self._execed(), now)
+        self._enforcer.look_at(self._drifted(now), now)
         self._weigh()
         self._enforcer.look_at(self._guard(), now)
         self._enforcer.save_ledger()  # who has ended is in it no more
@@ -87,7 +90,7 @@ class Watch:
             self._doubt_until_seconds = now.seconds + DOUBT_SECONDS
             self.forget_listing()
             self._population.doubt(now, DOUBT_SECONDS)
-        workers = (child for parent, child in heard.forks if self._has_workers(parent))
+        workers = (child for parent, child in heard.forks if self._cares_for_forks(parent))
         pids = [*heard.pids, *workers]
         self._listing.update((str(pid), HEARD_OF) for pid in pids)
         self._enforcer.look_at(pids, now, heard.pids)
@@ -119,10 +122,10 @@ class Watch:
             )
             self._enforcer.new_turn()
 
-    def _has_workers(self, pid: int) -> bool:
-        """Whether what the process *pid* has forked may be due another value than its own."""
+    def _cares_for_forks(self, pid: int) -> bool:
+        """Whether what the process *pid* has forked is to be seen at once."""
         known = self._population.at(pid)
-        return known is not None and self._enforcer.matcher.has_workers(known.claim)
+        return known is not None and self._enforcer.matcher.cares_for_forks(known.claim)
 
     def _fresh(self, now: Moment) -> list[int]:
         """The pids that stand for another process than at the last scan; or all of them.
@@ -136,16 +139,28 @@ class Watch:
             return []
         self._newest, self._listed_seconds = newest, now.seconds
         started = time.process_time()
-        last, self._listing = self._listing, self._proc.listing()
+        listing = self._proc.listing()
         self._listing_cpu_seconds = time.process_time() - started
-        if last == self._listing and not self._everything:
+        return self._newcomers(listing)
+
+    def _newcomers(self, listing: dict[str, int]) -> list[int]:
+        """Of *listing*, those who were not in the last one; or all of them.
+
+        The last one is brought up to date, not replaced: thousands of strings, made anew every few
+        seconds, would leave holes in our memory.
+        """
+        last = self._listing
+        if listing == last and not self._everything:
             return []
-        for pid in last.keys() - self._listing.keys():
+        for pid in last.keys() - listing.keys():
             self._population.forget(int(pid))
+            del last[pid]
+        fresh = {pid: inode for pid, inode in listing.items() if last.get(pid) != inode}
+        heard_of = {pid for pid in fresh if last.get(pid) == HEARD_OF}
+        last.update(fresh)
         if self._everything:
-            return [int(pid) for pid in self._listing]
-        fresh = [pid for pid, inode in self._listing.items() if last.get(pid) != inode]
-        return [int(pid) for pid in fresh if not (last.get(pid) == HEARD_OF and self._is_met(pid))]
+            return [int(pid) for pid in listing]
+        return [int(pid) for pid in fresh if not (pid in heard_of and self._is_met(pid))]
 
     def _next_listing_seconds(self, *, idle: bool) -> float:
         if not self._population.told:
@@ -202,20 +217,31 @@ class Watch:
             return True
         return known.visits % FULL_VISITS == 0
 
-    def _stirred(self, now: Moment) -> list[int]:
-        """Those under rules to look at again: they run something else, or somebody else has
-        changed their value and they are to have ours again.
+    def _execed(self) -> list[int]:
+        """Those under rules that run something else than they did, where no event tells of it."""
+        again: list[int] = []
+        if self._population.told:
+            return again
+        for hold in self._some("execs", EXECS_SECONDS, CHECKS_RATIO, CHECKS_MIN):
+            try:
+                if self._runs_another(hold):
+                    again.append(hold.id.pid)
+            except ProcessLookupError:
+                self._population.forget(hold.id.pid)
+        return again
+
+    def _drifted(self, now: Moment) -> list[int]:
+        """Those under rules whose value somebody else has changed, and who are to have ours again;
+        or with it, what they run.
         """
         again = []
-        holds = self._population.holds
-        for hold in holds.some("check", self._bound(CHECKS_RATIO, CHECKS_MIN)):
+        for hold in self._some("drift", EVERY_TURN, CHECKS_RATIO, CHECKS_MIN):
             try:
-                stat, value = hold.stat(), hold.value()
+                value = hold.value()
+                execed = value != hold.now and self._runs_another(hold)
             except ProcessLookupError:
                 self._population.forget(hold.id.pid)
                 continue
-            known = self._population.get(hold.id)
-            execed = stat is not None and known is not None and not known.runs_on(stat)
             drifted = not execed and hold.has_drifted(value, now.seconds)
             if drifted:
                 self._enforcer.tell_drift(hold)
@@ -223,11 +249,15 @@ class Watch:
                 again.append(hold.id.pid)
         return again
 
+    def _runs_another(self, hold: Hold) -> bool:
+        """Whether it has another program by now; raises ProcessLookupError if it has ended."""
+        stat, known = hold.stat(), self._population.get(hold.id)
+        return stat is not None and known is not None and not known.runs_on(stat)
+
     def _weigh(self) -> None:
         """Read the memory of processes under rules: of those at -1000 all, of the others some."""
         holds = self._population.holds
-        wanted = ceil(len(holds) * min(self._config.interval_seconds / WEIGH_SECONDS, 1.0))
-        some = holds.some("weigh", min(wanted, self._bound(WEIGHINGS_RATIO, WEIGHINGS_MIN)))
+        some = self._some("weigh", WEIGH_SECONDS, WEIGHINGS_RATIO, WEIGHINGS_MIN)
         for hold in {*some, *(hold for hold in holds if hold.unkillable)}:
             try:
                 hold.weigh(read_status(self._proc.directory, f"{hold.id.pid}/status"))
@@ -245,5 +275,13 @@ class Watch:
         self._record.guarded(Guarded(not tripped, self.unkillable_bytes, limit_bytes))
         return [hold.id.pid for hold in self._population.holds if hold.unkillable]
 
-    def _bound(self, ratio: float, least: int) -> int:
-        return max(least, int(len(self._population) * ratio * self._config.interval_seconds))
+    def _some(self, hand: str, round_seconds: float, ratio: float, least: int) -> list[Hold]:
+        """Of the processes under rules, those whose turn it is: each has one in *round_seconds*.
+
+        In one second no more than that *ratio* of all processes, or *least*.
+        """
+        interval_seconds = self._config.interval_seconds
+        turns = max(round_seconds / interval_seconds, 1.0)
+        bound = max(least, int(len(self._population) * ratio * interval_seconds))
+        holds = self._population.holds
+        return holds.some(hand, min(ceil(len(holds) / turns), bound))

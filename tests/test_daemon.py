@@ -1,6 +1,9 @@
 """Stories of the loop: a scripted host tells what happens, and hears what is told."""
 
+import gc
+import itertools
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +14,7 @@ from fakeproc import BOOT_ID, Fake, FakeProc
 from stage import MACHINE, ScriptedHost, Stage, Story, at
 from world import LONG_UP_SECONDS, TICKS_PER_SECOND, named
 
-from oomwatchd.config import ConfigError, Fault
+from oomwatchd.config import ConfigError, Fault, Loaded
 from oomwatchd.daemon import Daemon, next_scan, pressure_file, serve
 from oomwatchd.journal import log
 from oomwatchd.kernel.proc import ProcFs
@@ -24,6 +27,7 @@ from oomwatchd.model import (
     PressureSettings,
     Rule,
     Threshold,
+    User,
 )
 from oomwatchd.text import printable
 
@@ -55,6 +59,34 @@ def logged() -> Iterator[list[str]]:
     yield lines
     log.removeHandler(handler)
     log.propagate = propagate
+
+
+def test_turn_after_turn_our_memory_stays_as_it_is(fake: FakeProc, tmp_path: Path) -> None:
+    for pid in range(300, 314):
+        fake.add(Fake(pid, comm=b"postgres", uid=26))
+    rules = (Rule("theirs", Match(user=(User("postgres", 26),)), 300),)
+    ledger = Ledger(tmp_path / "ledger.json", BOOT_ID)
+    loaded = Loaded(Config(rules), (), {})
+    proc = ProcFs(fake.root)
+    daemon = Daemon(
+        loaded, lambda: loaded, lambda _address: None, proc, ledger, {}, MACHINE, dry_run=False
+    )
+    clock = itertools.count(1)
+
+    def blocks_after(turns: int) -> int:
+        for seconds in itertools.islice(clock, turns):
+            daemon.turn(at(float(seconds), heard=Heard({300: 0}, ((1, 301),))))
+            assert len(daemon.snapshot().processes) == 14
+        return sys.getallocatedblocks()
+
+    gc.disable()  # as a collection empties CPython's free lists
+    before = blocks_after(100)
+    grown = blocks_after(400) - before
+    gc.enable()
+    daemon.stop(at(1000.0).now)
+    proc.close()
+
+    assert grown < 100
 
 
 # -- start, turns, stop ----------------------------------------------------------------------------
@@ -398,6 +430,7 @@ def test_between_two_scans_the_loop_does_what_it_hears_of(stage: Stage) -> None:
     [
         ((DB,), {}, (True, False)),
         ((DB, named("nginx", 300, workers=200)), {}, (True, True)),
+        ((named("db", -1000, unkillable=True),), {}, (True, True)),
         ((DB,), {"events": "off"}, (False, False)),
         ((), {}, (False, False)),  # nobody to look for
     ],

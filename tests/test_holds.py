@@ -263,7 +263,7 @@ from fakeproc import Fake, FakeProc
 from world import World, named
 with tempfile.TemporaryDirectory() as directory:
     world = World(FakeProc(Path(directory, "proc")), Path(directory, "ledger.json"))
-    for pid in range(1000, 1500):
+    for pid in range(5_000_000, 5_000_500):  # no pid is as high, so none is our own
         world.fake.add(Fake(pid, comm=b"chrome"))
     world.configure(named("chrome*", 500))
     world.scans(40)

@@ -167,11 +167,11 @@ def test_a_child_of_a_negative_rule_gets_back_what_it_would_have_had(told: World
 def test_ancestors_without_end_are_asked_about_up_to_a_bound(told: World) -> None:
     told.configure(DB)
     told.scan()
-    for pid in range(10, 1010):
+    for pid in range(5_000_000, 5_001_000):
         told.fake.add(newborn(told, pid, b"bash", parent=pid - 1))
     seen: list[str] = []
     with at_each_open(seen.append):
-        told.hear(1009)
+        told.hear(5_000_999)
 
     assert len(told.population) == 1
     assert len(seen) < 20
@@ -277,3 +277,14 @@ def test_at_rest_the_number_of_processes_makes_no_difference(tmp_path: Path) -> 
         world.end_of_days()
 
     assert counted[1] <= 1.5 * counted[0]
+
+
+def test_what_one_at_minus_1000_forks_is_counted_at_once(told: World) -> None:
+    """It has inherited that value, and may be the one that leaks."""
+    told.fake.add(POSTGRES)
+    told.configure(named("postgres", -1000, unkillable=True))
+    told.scans(40)
+    told.fake.add(newborn(told, 8, b"postgres", parent=7), oom_score_adj=-1000)
+    told.hear(forks=[(7, 8)])
+
+    assert told.hold(8).unkillable

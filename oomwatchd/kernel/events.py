@@ -109,7 +109,7 @@ class ProcessEvents:
                 pids[process] = nanoseconds
             elif thread == process and what in (COMM, UID):
                 pids.setdefault(process, 0)
-        left = tuple((parent, child) for child, parent in forks.items() if child not in pids)
+        left = tuple([(parent, child) for child, parent in forks.items() if child not in pids])
         return Heard(pids, left, events, self._lost)
 
     def _events(self) -> Iterator[tuple[int, ...]]:
