@@ -2,12 +2,14 @@
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from oomwatchd.model import SILENCE, Heard
 
 REPOSITORY = Path(__file__).parent.parent
 BOUND_SECONDS = 10.0
+ENDING = (signal.SIGTERM, signal.SIGKILL)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may subscribe, before 6.6")
 
@@ -45,12 +48,14 @@ def heard_until(ears: ProcessEvents, done: Callable[[Heard], bool]) -> Heard:
     """All that is heard, until *done* with it."""
     end = time.monotonic() + BOUND_SECONDS
     pids, forks, count, lost = dict[int, int](), dict[tuple[int, int], None](), 0, False
+    killed = dict[int, None]()
     while time.monotonic() < end:
         some = ears.drain()
         pids.update(some.pids)
         forks.update(dict.fromkeys(some.forks))
+        killed.update(dict.fromkeys(some.killed))
         count, lost = count + some.events, lost or some.lost
-        heard = Heard(pids, tuple(forks), count, lost)
+        heard = Heard(pids, tuple(forks), count, lost, tuple(killed))
         if done(heard):
             return heard
         time.sleep(0.01)
@@ -73,6 +78,15 @@ def test_an_exec_is_heard_once_and_with_its_time(ears: ProcessEvents) -> None:
 
     assert pid not in [child for _, child in heard.forks]
     assert pid not in ears.drain().pids
+
+
+def test_of_those_that_end_only_the_killed_are_heard(ears: ProcessEvents) -> None:
+    ends = [child(lambda: None), child(lambda: os._exit(signal.SIGKILL))]
+    ends += [child(partial(signal.raise_signal, number)) for number in ENDING]
+    *others, killed = ends
+    heard = heard_until(ears, lambda heard: killed in heard.killed)
+
+    assert not set(others) & set(heard.killed)
 
 
 def test_a_name_is_heard(ears: ProcessEvents) -> None:
@@ -228,6 +242,10 @@ def passes(what: int, thread: int, process: int, child: tuple[int, int], *, fork
         (events.FORK, (8, 7, 9, 9), "with forks"),  # by a thread
         (events.FORK, (7, 7, 9, 7), "no"),  # a thread
         (events.EXIT, (7, 7, 0, 0), "no"),
+        (events.EXIT, (7, 7, signal.SIGKILL, 17), "yes"),
+        (events.EXIT, (8, 7, signal.SIGKILL, 17), "no"),  # of a thread
+        (events.EXIT, (7, 7, signal.SIGTERM, 17), "no"),
+        (events.EXIT, (7, 7, signal.SIGKILL << 8, 17), "no"),  # exit(9)
         (0, (0, 0, 0, 0), "no"),  # the answer to a subscription
         (0x40, (7, 7, 0, 0), "no"),  # a group
     ],

@@ -1,4 +1,5 @@
-"""The kernel's own news of processes: who runs another program, has another name or another owner.
+"""The kernel's own news of processes: who runs another program, has another name or another owner,
+and who was killed.
 
 The connector is a netlink socket on which the kernel tells of every fork, exec and exit, of threads
 too.  A filter that runs in the kernel lets through the few that concern us, so the others neither
@@ -10,6 +11,7 @@ Source:  drivers/connector/cn_proc.c, include/uapi/linux/{connector,cn_proc,filt
 import errno
 import os
 import select
+import signal
 import socket
 import struct
 import threading
@@ -37,11 +39,12 @@ EXIT: Final = 0x80000000
 
 # A datagram: nlmsghdr (16 bytes), cn_msg (20 bytes), and proc_event: what, cpu, timestamp, and from
 # byte 52 what the kind of event has.  The first two words are a thread and its process: of a fork
-# the parent's, and the child's follow.
+# the parent's, and the child's follow; of an exit, its status as wait(2) gives it.
 WHAT_AT: Final = 36
 THREAD_AT: Final = 52
 PROCESS_AT: Final = 56
 CHILD_THREAD_AT: Final = 60
+EXIT_CODE_AT: Final = 60
 CHILD_PROCESS_AT: Final = 64
 EVENT: Final = struct.Struct("=I4xQIIII")  # from WHAT_AT on
 DATAGRAM_MIN_BYTES: Final = WHAT_AT + EVENT.size
@@ -99,6 +102,7 @@ class ProcessEvents:
         """Take out what has come since; does not block."""
         pids: dict[int, int] = {}  # with the time of the exec, in ns, or 0
         forks: dict[int, int] = {}
+        killed: list[int] = []
         events, self._lost = 0, False
         for what, nanoseconds, thread, process, child_thread, child in self._events():
             events += 1
@@ -109,8 +113,10 @@ class ProcessEvents:
                 pids[process] = nanoseconds
             elif thread == process and what in (COMM, UID):
                 pids.setdefault(process, 0)
+            elif thread == process and what == EXIT:  # the filter lets none but these through
+                killed.append(process)
         left = tuple([(parent, child) for child, parent in forks.items() if child not in pids])
-        return Heard(pids, left, events, self._lost)
+        return Heard(pids, left, events, self._lost, tuple(killed))
 
     def _events(self) -> Iterator[tuple[int, ...]]:
         """Those in the buffer, up to a bound."""
@@ -173,23 +179,28 @@ NOTHING: Final = 0
 
 
 def program(*, forks: bool) -> list[Instruction]:
-    """Pass an exec; pass names, owners and, if wanted, forks of processes, but not of threads."""
+    """Pass an exec; pass names, owners, ends by SIGKILL and, if wanted, forks of processes, but not
+    of threads.
+    """
     return [
         (LOAD_WORD, 0, 0, WHAT_AT),
-        (JUMP_IF_EQUAL, 11, 0, socket.htonl(EXEC)),  # to 13
-        (JUMP_IF_EQUAL, 2, 0, socket.htonl(COMM)),  # to 5
-        (JUMP_IF_EQUAL, 1, 0, socket.htonl(UID)),  # to 5
-        (JUMP_IF_EQUAL, 4 if forks else 9, 9, socket.htonl(FORK)),  # to 9, or else to 14
-        (LOAD_WORD, 0, 0, THREAD_AT),  # 5
+        (JUMP_IF_EQUAL, 14, 0, socket.htonl(EXEC)),  # to 16
+        (JUMP_IF_EQUAL, 0, 2, socket.htonl(EXIT)),  # to 3, or else to 5
+        (LOAD_WORD, 0, 0, EXIT_CODE_AT),
+        (JUMP_IF_EQUAL, 3, 12, socket.htonl(signal.SIGKILL)),  # to 8, or else to 17
+        (JUMP_IF_EQUAL, 2, 0, socket.htonl(COMM)),  # 5: to 8
+        (JUMP_IF_EQUAL, 1, 0, socket.htonl(UID)),  # to 8
+        (JUMP_IF_EQUAL, 4 if forks else 9, 9, socket.htonl(FORK)),  # to 12, or else to 17
+        (LOAD_WORD, 0, 0, THREAD_AT),  # 8
         (COPY_TO_X, 0, 0, 0),
         (LOAD_WORD, 0, 0, PROCESS_AT),
         (JUMP_IF_EQUAL_X, 4, 5, 0),
-        (LOAD_WORD, 0, 0, CHILD_THREAD_AT),  # 9
+        (LOAD_WORD, 0, 0, CHILD_THREAD_AT),  # 12
         (COPY_TO_X, 0, 0, 0),
         (LOAD_WORD, 0, 0, CHILD_PROCESS_AT),
         (JUMP_IF_EQUAL_X, 0, 1, 0),
-        (RETURN, 0, 0, WHOLE),  # 13
-        (RETURN, 0, 0, NOTHING),  # 14
+        (RETURN, 0, 0, WHOLE),  # 16
+        (RETURN, 0, 0, NOTHING),  # 17
     ]
 
 
