@@ -1,7 +1,8 @@
 """The last minutes: samples of the machine's memory and of the processes followed, in few bytes.
 
 A sample is one string of bytes, and all of them together have a bound.  Where it is reached, of the
-older half every second sample goes: the ten minutes stay covered, and the last of them in full.
+older half every second sample goes: the ten minutes stay covered, and the last of them in full.  So
+have the portraits of those who are followed no more; of these, the oldest go.
 Sizes are kept in units of 4 KiB, which all that the kernel tells are multiples of.
 """
 
@@ -16,8 +17,10 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from oomwatchd.incident import Past, Sample, Trace, Victim
 from oomwatchd.model import Pressure, ProcessId
 
-LIMIT_BYTES: Final = 1 << 20
-KNOWN_MAX: Final = 1024  # processes with a portrait, and cgroups
+SAMPLES_LIMIT_BYTES: Final = 768 << 10
+PORTRAITS_LIMIT_BYTES: Final = 256 << 10  # but for those that are followed now
+PORTRAIT_BYTES: Final = 512  # without its strings
+KNOWN_MAX: Final = 512  # processes and cgroups with a number
 OTHERS_MAX: Final = 10  # beside the victim, in what is told of the past
 UNIT_BYTES: Final = 4096
 NONE: Final = (1 << 32) - 1
@@ -88,28 +91,37 @@ class Decoded(NamedTuple):
 
 
 class History:
-    def __init__(self, seconds: float, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, seconds: float) -> None:
         self.seconds = seconds  # how far it goes back
-        self._limit_bytes = limit_bytes
         self._samples: deque[bytes] = deque()
-        self._size_bytes = 0
+        self._samples_bytes = self._portraits_bytes = 0
         self._processes: Numbers[ProcessId] = Numbers()
         self._cgroups: Numbers[str] = Numbers()
         self._portraits: dict[ProcessId, Portrait] = {}
+        self._followed: frozenset[ProcessId] = frozenset()  # those of the last sample
 
     def __len__(self) -> int:
         return len(self._samples)
 
     @property
     def size_bytes(self) -> int:
-        return self._size_bytes
+        return self._samples_bytes + self._portraits_bytes
 
     def remember(self, portrait: Portrait) -> None:
         """Who is followed; to be told anew when it runs another program."""
-        self._portraits.pop(portrait.id, None)
+        self._forget(portrait.id)
         self._portraits[portrait.id] = portrait
-        while len(self._portraits) > KNOWN_MAX:
-            del self._portraits[next(iter(self._portraits))]
+        self._portraits_bytes += size_of(portrait)
+        for id in list(self._portraits):
+            if self._portraits_bytes <= PORTRAITS_LIMIT_BYTES:
+                break
+            if id not in self._followed and id != portrait.id:
+                self._forget(id)
+
+    def _forget(self, id: ProcessId) -> None:
+        portrait = self._portraits.pop(id, None)
+        if portrait is not None:
+            self._portraits_bytes -= size_of(portrait)
 
     def portrait(self, id: ProcessId) -> Portrait | None:
         return self._portraits.get(id)
@@ -128,11 +140,12 @@ class History:
 
     def add(self, reading: Reading) -> None:
         sample = self._encoded(reading)
+        self._followed = frozenset(id for id, _ in reading.processes)
         self._samples.append(sample)
-        self._size_bytes += cost_bytes(sample)
+        self._samples_bytes += cost_bytes(sample)
         while seconds_of(self._samples[0]) < reading.seconds - self.seconds:
-            self._size_bytes -= cost_bytes(self._samples.popleft())
-        if self._size_bytes > self._limit_bytes:
+            self._samples_bytes -= cost_bytes(self._samples.popleft())
+        if self._samples_bytes > SAMPLES_LIMIT_BYTES:
             self._thin_out()
 
     def past(self, victim: ProcessId | None, cgroup: str | None, *, unix_offset: float) -> Past:
@@ -194,7 +207,7 @@ class History:
         samples = list(self._samples)
         half = len(samples) // 2
         self._samples = deque(samples[:half:2] + samples[half:])
-        self._size_bytes = sum(map(cost_bytes, self._samples))
+        self._samples_bytes = sum(map(cost_bytes, self._samples))
 
 
 def units(size_bytes: int | None) -> int:
@@ -203,6 +216,11 @@ def units(size_bytes: int | None) -> int:
 
 def cost_bytes(sample: bytes) -> int:
     return sys.getsizeof(sample) + POINTER_BYTES
+
+
+def size_of(portrait: Portrait) -> int:
+    texts = [text for text in (*portrait.victim, portrait.bounding) if isinstance(text, str)]
+    return PORTRAIT_BYTES + sum(map(sys.getsizeof, texts))
 
 
 def seconds_of(sample: bytes) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.kernel.bounds import BoundFiles, bounding, names, parse_limit
+from oomwatchd.kernel.bounds import BoundFiles, HeldBounds, bounding, names, parse_limit
 
 
 def cgroup(root: Path, path: str, *, usage: int = 0, limit: str = "max") -> None:
@@ -90,3 +90,29 @@ def test_version_1_has_other_names(tmp_path: Path) -> None:
 def test_the_root_has_no_such_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         BoundFiles("/", names(tmp_path))
+
+
+def test_a_usage_is_read_without_the_limit_which_stays_as_it_was_read(tmp_path: Path) -> None:
+    cgroup(tmp_path, "/a", usage=100, limit="500")
+    held = HeldBounds(tmp_path)
+    held.keep({"/a"})
+    first = held.read(limits=True)
+    cgroup(tmp_path, "/a", usage=200, limit="300")
+
+    second, third = held.read(limits=False), held.read(["/a", "/unknown"], limits=True)
+    held.close()
+
+    assert (first, second, third) == ({"/a": (100, 500)}, {"/a": (200, 500)}, {"/a": (200, 300)})
+
+
+def test_cgroups_are_held_for_as_long_as_they_are_asked_for(tmp_path: Path) -> None:
+    for path in ("/a", "/b"):
+        cgroup(tmp_path, path)
+    held = HeldBounds(tmp_path)
+
+    news = [held.keep(paths) for paths in ({"/a", "/"}, {"/a", "/"}, {"/a", "/b"}, {"/b"})]
+    left = held.read(limits=True)
+    held.close()
+
+    assert news == [True, False, True, False]
+    assert left.keys() == {"/b"}

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.history import KNOWN_MAX, UNIT_BYTES, History, Portrait, Reading, Usage
+from oomwatchd.history import (
+    KNOWN_MAX,
+    PORTRAITS_LIMIT_BYTES,
+    UNIT_BYTES,
+    History,
+    Portrait,
+    Reading,
+    Usage,
+)
 from oomwatchd.incident import Victim
 from oomwatchd.model import Pressure, ProcessId
 
@@ -112,11 +120,35 @@ def test_a_sample_of_ten_others_and_one_of_ours_takes_less_than_250_bytes() -> N
 def test_processes_that_come_and_go_by_the_thousand_are_not_all_remembered() -> None:
     history = History(600.0)
     for pid in range(3 * KNOWN_MAX):
-        history.remember(portrait(ProcessId(pid, 1)))
+        history.remember(portrait(ProcessId(pid, 1), name="x" * pid))
         history.add(reading(pid / 100, (ProcessId(pid, 1), MIB)))
 
-    assert len(list(history.all_portraits())) == KNOWN_MAX
+    remembered = [one.id.pid for one in history.all_portraits()]
+    samples_bytes = 3 * KNOWN_MAX * 120
+    assert remembered == list(range(remembered[0], 3 * KNOWN_MAX))
+    assert 100 < len(remembered) < KNOWN_MAX
+    assert history.size_bytes < PORTRAITS_LIMIT_BYTES + samples_bytes
     assert history.past(ProcessId(0, 1), None, unix_offset=0).samples[0].victim_bytes is None
+
+
+def test_one_that_is_still_followed_is_not_forgotten_for_those_that_come_and_go() -> None:
+    history = History(600.0)
+    history.remember(portrait(TRAINER))
+    for pid in range(100, 2000):
+        history.remember(portrait(ProcessId(pid, 1)))
+        history.add(reading(pid / 100, (TRAINER, 30 * MIB), (ProcessId(pid, 1), MIB)))
+
+    assert history.portrait(TRAINER) == portrait(TRAINER)
+    assert history.portrait(ProcessId(100, 1)) is None
+
+
+def test_a_portrait_made_anew_counts_once() -> None:
+    history = History(600.0)
+    history.remember(portrait(TRAINER))
+    once = history.size_bytes
+    history.remember(portrait(TRAINER))
+
+    assert history.size_bytes == once > 0
 
 
 sizes = st.integers(0, 1 << 43)

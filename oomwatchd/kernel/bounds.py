@@ -1,6 +1,7 @@
 """How much memory a cgroup uses, and how much it may: its own limit, or that of one above it."""
 
 import os
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -82,6 +83,7 @@ class BoundFiles:
 
     def __init__(self, path: str, files: Names) -> None:
         """Raises OSError, where the cgroup has no memory controller, as the root has none."""
+        self.limit_bytes: int | None = None  # as last read
         directory = files.root / path.lstrip("/")
         self._usage_fd = os.open(directory / files.usage, READ)
         try:
@@ -92,9 +94,49 @@ class BoundFiles:
 
     def read(self) -> Bound:
         """Raises OSError (ENODEV), when the cgroup has been removed."""
-        usage_bytes = int(os.pread(self._usage_fd, NUMBER_LIMIT_BYTES, 0))
-        return Bound(usage_bytes, parse_limit(os.pread(self._limit_fd, NUMBER_LIMIT_BYTES, 0)))
+        self.limit_bytes = parse_limit(os.pread(self._limit_fd, NUMBER_LIMIT_BYTES, 0))
+        return self.read_usage()
+
+    def read_usage(self) -> Bound:
+        """With the limit as it was last read, which changes seldom; raises OSError likewise."""
+        return Bound(int(os.pread(self._usage_fd, NUMBER_LIMIT_BYTES, 0)), self.limit_bytes)
 
     def close(self) -> None:
         os.close(self._usage_fd)
         os.close(self._limit_fd)
+
+
+class HeldBounds:
+    """Some cgroups, each held open for as long as it is asked for."""
+
+    def __init__(self, root: Path = CGROUP_ROOT) -> None:
+        self.names = names(root)
+        self._held: dict[str, BoundFiles] = {}
+
+    def close(self) -> None:
+        self.keep(frozenset())
+
+    def keep(self, paths: Set[str]) -> bool:
+        """Hold these, and no others; whether there are new ones among them."""
+        for path in self._held.keys() - paths:
+            self._held.pop(path).close()
+        held = len(self._held)
+        for path in paths - self._held.keys():
+            try:
+                self._held[path] = BoundFiles(path, self.names)
+            except OSError:  # gone, or the root, which has no such files
+                continue
+        return len(self._held) > held
+
+    def read(self, paths: Iterable[str] | None = None, *, limits: bool) -> dict[str, Bound]:
+        """Of *paths*, or of all; with *limits* as they are now, or as they were when last read."""
+        found = {}
+        for path in list(self._held) if paths is None else paths:
+            files = self._held.get(path)
+            if files is None:
+                continue
+            try:
+                found[path] = files.read() if limits else files.read_usage()
+            except OSError:  # ENODEV: it has been removed
+                self._held.pop(path).close()
+        return found
