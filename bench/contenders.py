@@ -106,6 +106,7 @@ def oomwatchd(scratch: Path, name: str, settings: Mapping[str, str]) -> Iterator
     ):
         environment = {
             "RUNTIME_DIRECTORY": runtime,
+            "STATE_DIRECTORY": runtime,
             "NOTIFY_SOCKET": str(directory / "notify"),
             "MALLOC_ARENA_MAX": "1",  # as the unit has it
         }

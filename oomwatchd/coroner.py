@@ -4,6 +4,7 @@ kernel's log, ends of processes, counters -> evidence -> cases (`docket`) -> inc
 """
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -13,7 +14,7 @@ from oomwatchd.history import History
 from oomwatchd.incident import Case, CounterRise, Ended, Incident, Machine, Victim
 from oomwatchd.incidents import Incidents
 from oomwatchd.kernel.counters import OomKills
-from oomwatchd.kernel.kmsg import KernelLog
+from oomwatchd.kernel.kmsg import Batch, KernelLog
 from oomwatchd.kernel.oom import OomReport, kernel_kills
 from oomwatchd.kernel.oomreport import OomReports
 from oomwatchd.model import Config, Level, Pressure, Tracked
@@ -28,6 +29,9 @@ from oomwatchd.users import local_name
 QUIET_SECONDS: Final = 1.0  # without a line, after which a report of the kernel is at its end
 NEVER: Final = float("inf")
 LONG_AGO: Final = float("-inf")
+NOTHING: Final = -1
+CASES_MAX: Final = 512  # as many as can settle at once
+PAST_EVERY_SECONDS: Final = 0.1  # between two kills of before our start
 CLOSE_SECONDS: Final = 2.0  # for what is still to be written when the daemon ends
 
 
@@ -61,8 +65,12 @@ class Coroner:
         self._record = record
         self._reports = OomReports(page_bytes)
         self._started_boot_seconds = NEVER
-        self._caught_up = False  # with what the log held when we came
+        self._caught_up = False  # with what the log held when we came,
+        self._last_before_us = NOTHING  # of which this is the last record's number
         self._log_seconds = LONG_AGO  # when to look into the log unasked
+        self._quiet_seconds = LONG_AGO  # when a report at the log's end is at its own
+        self._waiting: deque[Case] = deque()  # for the scribe
+        self._past_seconds = LONG_AGO  # when to hand over the next of before our start
         self._counted = self._count()
 
     @property
@@ -73,12 +81,13 @@ class Coroner:
     def due_seconds(self, now: Moment) -> float:
         """When to call `tend`, if nothing happens before."""
         ripe_seconds = now.seconds + (self._docket.next_boot_seconds - now.boot_seconds)
-        return min(self._sampler.next_seconds, self._log_seconds, ripe_seconds)
+        hand_over_seconds = now.seconds + PAST_EVERY_SECONDS if self._waiting else NEVER
+        return min(self._sampler.next_seconds, self._log_seconds, ripe_seconds, hand_over_seconds)
 
     def configure(self, config: Config) -> None:
-        self._sampler.interval_seconds = config.interval_seconds
         self._history.seconds = config.incidents.history_seconds
         self._incidents.keep = config.incidents.keep
+        self._scribe.documents = bool(config.on_incident)
 
     def tend(
         self,
@@ -87,18 +96,40 @@ class Coroner:
         pressure: Pressure | None,
         tracked: Iterable[Tracked],
         *,
+        met: int,
         logged: bool,
-    ) -> None:
-        """Take a sample, if it is time; hear what there is to hear, and close the cases."""
+    ) -> list[Kept]:
+        """Take a sample, if it is time; hear what there is to hear; what has been written down."""
         self._started_boot_seconds = min(self._started_boot_seconds, now.boot_seconds)
-        if now.seconds >= self._sampler.next_seconds:
-            self._sampler.turn(now.seconds, level, pressure, tracked)
+        if self._sampler.is_due(now.seconds):
+            self._sampler.turn(now.seconds, level, pressure, tracked, met=met)
         if logged or now.seconds >= self._log_seconds:
             self._read_log(now)
-        for case in self._docket.ripe(now.boot_seconds):
-            self._scribe.keep(self._incident(case, now))
-        for outcome in self._scribe.outcomes():
-            self._record.kept(kept(outcome))
+        self._close_cases(now, now.boot_seconds)
+        return self._tell()
+
+    def _close_cases(self, now: Moment, settled_boot_seconds: float) -> None:
+        """Hand over what has settled, as there is room for it: a case takes less than an incident.
+
+        Of too many, the oldest go all the same: that they could not be written is told.  What
+        happened before us has time: we log so many lines a second and no more.
+        """
+        self._waiting.extend(self._docket.ripe(settled_boot_seconds))
+        while self._waiting and (self._scribe.has_room or len(self._waiting) > CASES_MAX):
+            if self._is_past(self._waiting[0]):
+                if now.seconds < self._past_seconds:
+                    return
+                self._past_seconds = now.seconds + PAST_EVERY_SECONDS
+            self._scribe.keep(self._incident(self._waiting.popleft(), now))
+
+    def _is_past(self, case: Case) -> bool:
+        return case.boot_seconds < self._started_boot_seconds
+
+    def _tell(self) -> list[Kept]:
+        told = [kept(outcome) for outcome in self._scribe.outcomes()]
+        for one in told:
+            self._record.kept(one)
+        return told
 
     def _incident(self, case: Case, now: Moment) -> Incident:
         memory = self._sampler.memory
@@ -108,7 +139,7 @@ class Coroner:
             Machine(memory.total_bytes, memory.swap_total_bytes, self._page_bytes),
             Clocks(time.time(), now.boot_seconds, now.seconds),
             local_name,
-            while_down=case.boot_seconds < self._started_boot_seconds,
+            while_down=self._is_past(case),
         )
 
     def bury(self, ended: Sequence[Tracked], now: Moment) -> None:
@@ -118,12 +149,15 @@ class Coroner:
         if ended:
             self._count_up(now)
 
-    def close(self) -> None:
+    def close(self, now: Moment) -> list[Kept]:
+        """Write down what has not settled yet: it will have to do.  As `tend` otherwise."""
+        self._close_cases(now, NEVER)
         self._scribe.close(CLOSE_SECONDS)
         self._sampler.close()
         for source in (self._log, self._kills):
             if source is not None:
                 source.close()
+        return self._tell()
 
     # -- the kernel --------------------------------------------------------------------------------
 
@@ -133,27 +167,31 @@ class Coroner:
             return
         batch = self._log.drain()
         self._record.kernel_log_lost += batch.lost
+        if not self._caught_up:
+            numbers = (one.sequence for one in batch.records)
+            self._last_before_us = max(numbers, default=self._last_before_us)
+            self._caught_up = not batch.more
         reports = [report for record in batch.records for report in self._reports.feed(record)]
-        if not batch.records and self._reports.unfinished:
+        if batch.records:
+            self._quiet_seconds = now.seconds + QUIET_SECONDS
+        elif now.seconds >= self._quiet_seconds:
             reports += self._reports.flush()
-        self._log_seconds = NEVER
-        if batch.more:
-            self._log_seconds = now.seconds
-        elif self._reports.unfinished:
-            self._log_seconds = now.seconds + QUIET_SECONDS
+        self._log_seconds = self._next_look_seconds(batch, now)
         if reports:
             self._take(reports, now)
-        self._caught_up = self._caught_up or not batch.more
+
+    def _next_look_seconds(self, batch: Batch, now: Moment) -> float:
+        if batch.more:
+            return now.seconds
+        return self._quiet_seconds if self._reports.unfinished else NEVER
 
     def _take(self, reports: Iterable[OomReport], now: Moment) -> None:
         """A kill of our time was when we heard of it: the log's clock stands still in sleep."""
-        if not self._caught_up:
-            for key in self._incidents.case_keys():
-                self._docket.close_beforehand(key)
         for report in reports:
             for killed in kernel_kills(report):
                 heard = killed._replace(boot_seconds=now.boot_seconds)
-                self._docket.add(heard if self._caught_up else killed)
+                is_past = killed.sequence <= self._last_before_us
+                self._docket.add(killed if is_past else heard)
         self._count_up(now)
 
     def _count_up(self, now: Moment) -> None:
@@ -177,6 +215,7 @@ def kept(outcome: Outcome) -> Kept:
         one.case.killer,
         row(one),
         outcome.fault,
+        outcome.document,
         written=outcome.written,
     )
 

@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from oomwatchd import __version__
+from oomwatchd.alarm import Alarm
+from oomwatchd.barometer import Barometer
 from oomwatchd.config import ConfigError, Loaded
 from oomwatchd.coroner import Coroner
 from oomwatchd.enforce import Enforcer
 from oomwatchd.exposure import Exposure
 from oomwatchd.holds import Holds
+from oomwatchd.hooks import Hooks
 from oomwatchd.host import Host, Wake, Wants, reloading
 from oomwatchd.journal import Narrator, log
 from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.proc import ProcFs
-from oomwatchd.kernel.psi import PressureFile
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import SILENCE, Address, Level, Pressure, RuleTotals, Snapshot, Tracked
+from oomwatchd.model import SILENCE, Address, RuleTotals, Snapshot, Tracked
 from oomwatchd.pending import pending
-from oomwatchd.policy.pressure import PressureState, advance, level
 from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
 from oomwatchd.shield import Shield
@@ -87,6 +88,8 @@ class Daemon:
         self.next_turn_seconds = self._next_scan_seconds = LONG_AGO
         self._alert_until_seconds = self._reported_seconds = LONG_AGO
         self.has_to_report = True
+        self._unreported = False  # something has happened since the last report
+        self._chores_seconds = LATER  # a sample, a hook: nothing to report by itself
         self._load = load
         self._rebind = rebind
         self._missing = features
@@ -113,10 +116,9 @@ class Daemon:
         spawn = machine.spawn_auditor
         self._exposure = Exposure(spawn) if spawn is not None else None
         self._narrator = Narrator(dry_run=dry_run)
-        self._pressure_file = pressure_file(proc.root)
-        self._pressure: Pressure | None = None
-        self._pressure_state = PressureState()
-        self._level: Level = "ok"
+        self._barometer = Barometer(proc.root)
+        self._hooks = Hooks(self._record, dry_run=dry_run)
+        self._alarm = Alarm(proc, self._holds, self._hooks, self._record, dry_run=dry_run)
         self._started_unix_seconds = time.time()
         self._turn_seconds = 0.0
         self._configure(loaded)
@@ -129,6 +131,7 @@ class Daemon:
             self._shield.configure(loaded.config)
         if self._coroner is not None:
             self._coroner.configure(loaded.config)
+        self._hooks.configure(loaded.config)
         self._reload_successful = True
         self._reload_success_unix_seconds = time.time()
         for warning in loaded.warnings:
@@ -158,7 +161,7 @@ class Daemon:
         wants = Wants(
             events=self.config.events == "auto" and bool(self.config.rules),
             forks=any(rule.cares_for_forks for rule in self.config.rules),
-            pressure=self._pressure_file is not None,
+            pressure=self._barometer.works,
             exits_fd=self._holds.fileno(),
             shield_fd=self._shield.fileno() if self._shield is not None else None,
             log_fd=self._coroner.log_fd if self._coroner is not None else None,
@@ -182,12 +185,18 @@ class Daemon:
             self._scan(now)
         elif revisit:
             self._watch.revisit(now)
-        at_once = scan or wake.pressed or not (revisit or wake.ended or wake.heard != SILENCE)
-        self.has_to_report = at_once or now.seconds >= self._reported_seconds + REPORT_SECONDS
+        self._unreported |= revisit or wake.ended or wake.logged or wake.heard != SILENCE
+        routine = self._unreported or now.seconds >= self._chores_seconds
+        at_once = scan or wake.pressed or wake.beat or not routine
+        late = now.seconds >= self._reported_seconds + REPORT_SECONDS
+        self.has_to_report = at_once or (self._unreported and late)
         self._tend(now, scan=scan)
         if self.has_to_report:
-            self._feel_pressure(now)
+            self._barometer.read(self.config.pressure, now.seconds)
+            self._alarm.hear(self._barometer.level, self._barometer.pressure)
         self._hear_of_kills(wake, ended)
+        self._hooks.tend(now.seconds)
+        self._unreported = not self.has_to_report and (self._unreported or self._record.has_news)
         self._plan(now)
         self._narrator.tell(self._record.take_news(), now.seconds)
         self._turn_seconds = time.monotonic()
@@ -205,7 +214,10 @@ class Daemon:
             return
         self._coroner.bury(ended, wake.now)
         tracked = (hold.tracked() for hold in self._holds)
-        self._coroner.tend(wake.now, self._level, self._pressure, tracked, logged=wake.logged)
+        felt = self._barometer.level, self._barometer.pressure
+        met = self._holds.met
+        for kept in self._coroner.tend(wake.now, *felt, tracked, met=met, logged=wake.logged):
+            self._hooks.incident_kept(kept.document)
 
     def _scan(self, now: Moment) -> None:
         started = time.monotonic()
@@ -217,46 +229,27 @@ class Daemon:
 
     def _plan(self, now: Moment) -> None:
         """When to scan, to see the young again, and to report; in a storm not after each event."""
-        alert = self._level != "ok" or now.seconds < self._alert_until_seconds
+        alert = self._barometer.level != "ok" or now.seconds < self._alert_until_seconds
         if alert:
             soonest_seconds = now.seconds + ALERT_INTERVAL_SECONDS
             self._next_scan_seconds = min(self._next_scan_seconds, soonest_seconds)
-        report_seconds = self._reported_seconds + REPORT_SECONDS
         if self.has_to_report:
-            self._reported_seconds, report_seconds = now.seconds, LATER
+            self._reported_seconds = now.seconds
+        coroner_seconds = self._coroner.due_seconds(now) if self._coroner is not None else LATER
+        self._chores_seconds = min(coroner_seconds, self._hooks.due_seconds)
         self.next_turn_seconds = min(
             self._next_scan_seconds,
-            report_seconds,
+            self._reported_seconds + REPORT_SECONDS if self._unreported else LATER,
             max(self._population.soon_seconds, now.seconds + REVISIT_STEP_SECONDS),
             self._shield.due_seconds if self._shield is not None else LATER,
-            self._coroner.due_seconds(now) if self._coroner is not None else LATER,
+            self._chores_seconds,
         )
-
-    def _feel_pressure(self, now: Moment) -> None:
-        if self._pressure_file is None:
-            return
-        try:
-            self._pressure = self._pressure_file.read()
-        except OSError as error:  # EOPNOTSUPP: there, but switched off
-            log.warning("memory pressure cannot be read: %s", error.strerror)
-            self._pressure_file.close()
-            self._pressure_file = self._pressure = None
-            return
-        settings = self.config.pressure
-        self._pressure_state = advance(self._pressure_state, self._pressure, settings, now.seconds)
-        now_level = level(self._pressure_state, settings, now.seconds)
-        if now_level != self._level:
-            log.warning(
-                "memory pressure: %s -> %s (of the last 10 s, some stalled %.1f %%, all %.1f %%)",
-                self._level, now_level, self._pressure.some_avg10, self._pressure.full_avg10,
-            )  # fmt: skip
-            self._level = now_level
 
     def status(self) -> str:
         """One line for `systemctl status`."""
         return (
             f"STATUS={len(self._holds)} processes under {len(self.config.rules)} rules, "
-            f"memory pressure {self._level}"
+            f"memory pressure {self._barometer.level}"
         )
 
     def snapshot(self) -> Snapshot:
@@ -273,11 +266,12 @@ class Daemon:
             movings=dict(self._record.movings),
             kills=dict(self._record.kills),
             last_incident=self._record.last_incident,
+            hook_runs=dict(self._record.hook_runs),
             kernel_log_lost=self._record.kernel_log_lost,
             worker_failures=self._shield.worker_failures if self._shield is not None else 0,
             exposed=None if self._exposure is None else self._exposure.exposed,
-            pressure=self._pressure,
-            level=self._level,
+            pressure=self._barometer.pressure,
+            level=self._barometer.level,
             features=self._features,
             reload_successful=self._reload_successful,
             reload_success_unix_seconds=self._reload_success_unix_seconds,
@@ -306,16 +300,10 @@ class Daemon:
         if self._shield is not None:
             self._shield.close()
         if self._coroner is not None:
-            self._coroner.close()
+            self._coroner.close(now)
+            self._narrator.tell(self._record.take_news(), now.seconds)
+        self._hooks.close()
         self._holds.close()
-
-
-def pressure_file(root: Path) -> PressureFile | None:
-    """None where the kernel has no PSI; `kernel.features` has told why."""
-    try:
-        return PressureFile(root)
-    except OSError:
-        return None
 
 
 def next_scan(planned_seconds: float, now_seconds: float, interval_seconds: float) -> float:

@@ -27,10 +27,6 @@ class Docket:
         """When a case may be ripe, on the clock of the evidence."""
         return self._next_seconds
 
-    def close_beforehand(self, key: str) -> None:
-        """A case that an earlier daemon has written down."""
-        self._close(key)
-
     def add(self, evidence: Evidence) -> None:
         if len(self._evidence) >= WAITING_MAX:
             self.dropped += 1

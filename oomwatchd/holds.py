@@ -124,6 +124,7 @@ class Holds:
     """All of them by pid, and a hand that goes round, so that a turn's work has a bound."""
 
     def __init__(self) -> None:
+        self.met = 0  # how many there have been since the start
         self._holds: dict[int, Hold] = {}
         self._changed: set[int] | None = None  # None: nobody asks
         self._ends = select.epoll()
@@ -155,6 +156,7 @@ class Holds:
     def put(self, hold: Hold) -> None:
         self.drop(hold.id.pid)
         self._holds[hold.id.pid] = hold
+        self.met += 1
         if self._changed is not None:
             self._changed.add(hold.id.pid)
         if hold.pidfd == NOT_HELD:

@@ -35,6 +35,7 @@ class Wake(NamedTuple):
     ended: bool = False  # a process under a rule
     pressed: bool = False  # tasks wait for memory
     logged: bool = False  # the kernel, something
+    beat: bool = False  # systemd has to hear of us now
 
 
 class Wants(NamedTuple):
@@ -87,6 +88,7 @@ class SystemHost:
         self._waiting_seconds = self._woken_seconds = time.monotonic()
         self._roused_cpu_seconds: float | None = None  # at the last wake, if not for time alone
         self._heartbeat_seconds = heartbeat_seconds(notifier.watchdog_seconds)
+        self._beat_seconds = time.monotonic()  # when systemd has to hear of us again
         reporter.stale_seconds = 3 * self._heartbeat_seconds
 
     def close(self) -> None:
@@ -162,6 +164,7 @@ class SystemHost:
             ended=ended,
             pressed=pressed,
             logged=self._log_fd in ready,
+            beat=now.seconds >= self._beat_seconds,
         )
 
     def _ready(self, until_seconds: float) -> dict[int, int]:
@@ -170,6 +173,8 @@ class SystemHost:
         if self._roused_cpu_seconds is not None:
             cpu_seconds = time.process_time() - self._roused_cpu_seconds
         until_seconds = min(until_seconds, now_seconds + self._heartbeat_seconds)
+        if now_seconds < self._beat_seconds:
+            until_seconds = min(until_seconds, self._beat_seconds)
         gather_seconds = self._budget.gather_seconds(
             waited_seconds=self._woken_seconds - self._waiting_seconds,
             worked_seconds=now_seconds - self._woken_seconds,
@@ -194,6 +199,8 @@ class SystemHost:
         return bool(mask)
 
     def notify(self, *assignments: str) -> None:
+        if "WATCHDOG=1" in assignments:
+            self._beat_seconds = time.monotonic() + self._heartbeat_seconds
         self._notifier.send(*assignments)
 
     def publish(self, snapshot: Snapshot) -> None:

@@ -82,12 +82,19 @@ class Incidents:
 
     def case_keys(self) -> list[str]:
         """Of the cases that have been written down, as far as their files can be read."""
+        found = (entry(path).incident for path in self._paths())
+        return [incident.case.key for incident in found if incident is not None]
+
+    def has_room_for(self, id: str) -> bool:
+        """Whether it would not be the oldest of more than we keep."""
+        paths = self._paths()
+        return len(paths) < self.keep or id > paths[0].stem
+
+    def _paths(self) -> list[Path]:
         try:
-            paths = ours(self._directory)
+            return ours(self._directory)
         except OSError:  # it is made when there is something to write
             return []
-        found = (entry(path).incident for path in paths)
-        return [incident.case.key for incident in found if incident is not None]
 
     def _free_id(self, id: str) -> str:
         """*id*, or that with a number: two kills within one second may be of the same pid."""

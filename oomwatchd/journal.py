@@ -13,11 +13,13 @@ from oomwatchd.record import (
     Drift,
     GaveUp,
     Guarded,
+    Hooked,
     Kept,
     LedgerFailed,
     Marking,
     Moving,
     News,
+    Signalled,
 )
 from oomwatchd.text import printable
 
@@ -159,11 +161,35 @@ class Narrator:
 
     @lines.register
     def _(self, item: Kept) -> Iterator[tuple[int, str]]:
-        yield logging.WARNING, f"{printable(item.headline)}: {printable(item.diagnosis)}"
-        if item.written:
-            yield logging.INFO, f"incident {item.id}: see `oomwatchd incidents show {item.id}`"
+        where = f" (oomwatchd incidents show {item.id})" if item.written else ""
+        text = f"{printable(item.headline)}: {printable(item.diagnosis)}{where}"
+        yield logging.WARNING, text
         if item.fault:
-            yield logging.ERROR, f"incident {item.id}: {item.fault}"
+            yield logging.ERROR, f"incidents cannot be kept: {item.fault}; said once"
+
+    @lines.register
+    def _(self, item: Signalled) -> Iterator[tuple[int, str]]:
+        who = f"{named(item.id, item.comm)}, rule {item.rule}"
+        if item.result == "sent":
+            verb = "would send" if self._dry_run else "sent"
+            yield logging.WARNING, f"{who}: {verb} {item.signal}, as memory pressure is critical"
+        elif item.result == "not_caught":
+            yield (
+                logging.WARNING,
+                f"{who}: has no handler for {item.signal}, which would end it; not sent",
+            )
+        elif item.result == "refused":
+            yield logging.WARNING, f"{who}: {item.signal} could not be sent: {item.reason}"
+
+    @lines.register
+    def _(self, item: Hooked) -> Iterator[tuple[int, str]]:
+        hook = f"{item.name}: {printable(item.program)}"
+        if item.result == "done":
+            yield logging.INFO, f"{hook}: {'would be run' if self._dry_run else 'done'}"
+        elif item.result == "dropped":
+            yield logging.WARNING, f"{hook}: not run, as too many wait"
+        else:
+            yield logging.WARNING, f"{hook}: {item.reason}"
 
     @lines.register
     def _(self, item: LedgerFailed) -> Iterator[tuple[int, str]]:

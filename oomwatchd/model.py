@@ -40,6 +40,9 @@ class Match:
     cgroup: tuple[str, ...] = ()  # globs on the cgroup's path
 
 
+CatchableSignal = Literal["SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     name: str
@@ -50,6 +53,7 @@ class Rule:
     shield: Literal["none", "preference", "scope"] = "none"
     drift: Literal["reassert", "yield"] = "reassert"
     unkillable: bool = False  # has to be said for -1000
+    critical_signal: CatchableSignal | None = None  # sent when memory pressure is critical
 
     @property
     def protects(self) -> bool:
@@ -97,6 +101,17 @@ class IncidentSettings:
     history_seconds: float = 600.0
 
 
+Command = tuple[str, ...]  # a program with its arguments; empty: none
+
+
+@dataclass(frozen=True, slots=True)
+class PressureHooks:
+    """What is run when the level rises to one of these."""
+
+    warning: Command = ()
+    critical: Command = ()
+
+
 DEFAULT_LISTEN: Final = Address("127.0.0.1", 9847)  # loopback
 
 
@@ -112,6 +127,8 @@ class Config:
     unkillable_memory_max_ratio: float = 0.5
     kubernetes_pods: Literal["leave", "manage"] = "leave"
     incidents: IncidentSettings = field(default_factory=IncidentSettings)
+    on_incident: Command = ()
+    on_pressure: PressureHooks = field(default_factory=PressureHooks)
     on_stop: Literal["keep", "restore"] = "keep"
 
 
@@ -182,6 +199,7 @@ class Heard(NamedTuple):
     forks: tuple[tuple[int, int], ...] = ()  # (parent, child), of those that did no more than that
     events: int = 0
     lost: bool = False  # some were dropped, as the buffer was full
+    killed: tuple[int, ...] = ()  # ended by SIGKILL, whoever sent it
 
 
 SILENCE: Final = Heard()
@@ -201,6 +219,9 @@ class Change(NamedTuple):
 
 Result = Literal["applied", "gone", "refused", "drifted", "restored"]
 MarkingResult = Literal["applied", "repaired", "restored", "refused"]  # of a cgroup's mark
+SignalResult = Literal["sent", "not_caught", "gone", "refused"]
+HookName = Literal["on_incident", "on_pressure"]
+HookResult = Literal["done", "failed", "timed_out", "dropped"]
 MoveResult = Literal["moved", "there", "gone", "left_alone", "failed"]  # to a scope of its own
 
 
@@ -264,6 +285,7 @@ class Snapshot:
     movings: Mapping[MoveResult, int] = field(default_factory=dict)
     kills: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by rule and killer
     last_incident: Mapping[str, object] | None = None  # as the commands' documents have it
+    hook_runs: Mapping[tuple[HookName, HookResult], int] = field(default_factory=dict)
     kernel_log_lost: int = 0  # records that were overwritten before we could read them
     worker_failures: int = 0  # of workers that ask systemd
     pressure: Pressure | None = None  # None: no PSI on this machine

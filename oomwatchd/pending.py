@@ -1,8 +1,9 @@
 """What a configuration may ask for and is not done: by this version, or on this machine."""
 
+import os
 from collections.abc import Iterator, Mapping
 
-from oomwatchd.model import Config, IncidentSettings
+from oomwatchd.model import Config
 
 
 def pending(config: Config, missing: Mapping[str, str]) -> Iterator[str]:
@@ -14,5 +15,14 @@ def pending(config: Config, missing: Mapping[str, str]) -> Iterator[str]:
     scopes = [rule.name for rule in config.rules if rule.shield == "scope"]
     if scopes and why_not:
         yield f"shield: scope is not carried out, for rules {', '.join(scopes)} ({why_not})"
-    if config.incidents != IncidentSettings():
-        yield "incidents: not carried out by this version; no incident is written"
+    hooks = {
+        "on_incident": config.on_incident,
+        "on_pressure: warning": config.on_pressure.warning,
+        "on_pressure: critical": config.on_pressure.critical,
+    }
+    for key, command in hooks.items():
+        if command and not os.access(command[0], os.X_OK):
+            yield f"{key}: is not run, as '{command[0]}' is not there or no program"
+    signals = [rule.name for rule in config.rules if rule.critical_signal is not None]
+    if signals and missing.get("psi"):
+        yield f"on_critical: nobody is told, for rules {', '.join(signals)} ({missing['psi']})"

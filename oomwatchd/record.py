@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from oomwatchd.incident import Killer
-from oomwatchd.model import NO_RULE, Change, Heard, MarkingResult, MoveResult, ProcessId, Result
+from oomwatchd.model import (
+    NO_RULE,
+    CatchableSignal,
+    Change,
+    Heard,
+    HookName,
+    HookResult,
+    MarkingResult,
+    MoveResult,
+    ProcessId,
+    Result,
+    SignalResult,
+)
 
 SCAN_BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -90,10 +102,43 @@ class Kept(NamedTuple):
     killer: Killer
     row: Mapping[str, object]  # as `oomwatchd incidents --json` has it
     fault: str
+    document: bytes  # all of it, as JSON, if somebody asks for that
     written: bool
 
 
-News = AuditFailed | Adjustment | Drift | GaveUp | Guarded | Kept | Marking | Moving | LedgerFailed
+class Signalled(NamedTuple):
+    """A process was to be told that memory pressure is critical."""
+
+    id: ProcessId
+    comm: str
+    rule: str
+    signal: CatchableSignal
+    result: SignalResult
+    reason: str = ""
+
+
+class Hooked(NamedTuple):
+    """A hook has ended, or was not run."""
+
+    name: HookName
+    program: str
+    result: HookResult
+    reason: str = ""
+
+
+News = (
+    AuditFailed
+    | Adjustment
+    | Drift
+    | GaveUp
+    | Guarded
+    | Hooked
+    | Kept
+    | LedgerFailed
+    | Marking
+    | Moving
+    | Signalled
+)
 
 
 @dataclass(slots=True)
@@ -106,6 +151,7 @@ class Record:
     movings: Counter[MoveResult] = field(default_factory=Counter)
     kills: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_incident: Mapping[str, object] | None = None
+    hook_runs: Counter[tuple[HookName, HookResult]] = field(default_factory=Counter)
     kernel_log_lost: int = 0
     match_timeouts: int = 0
     unreadable: int = 0
@@ -117,6 +163,7 @@ class Record:
     scan_counts: list[int] = field(default_factory=lambda: [0] * len(SCAN_BOUNDS_SECONDS))
     news: list[News] = field(default_factory=list)
     audit_fault: str = ""
+    incident_fault: str = ""  # why the last incident could not be written down
     ledger_fault: str = ""  # why the ledger could not be written the last time
 
     def adjusted(self, adjustment: Adjustment) -> None:
@@ -161,9 +208,20 @@ class Record:
         self.audit_fault = fault
 
     def kept(self, kept: Kept) -> None:
+        """Every kill is news; why it could not be written down, only when that changes."""
         self.kills[kept.rule or NO_RULE, kept.killer] += 1
         self.last_incident = kept.row
-        self.news.append(kept)
+        is_new = kept.fault != self.incident_fault
+        self.news.append(kept if is_new else kept._replace(fault=""))
+        self.incident_fault = kept.fault
+
+    def signalled(self, signalled: Signalled) -> None:
+        self.news.append(signalled)
+
+    def hooked(self, hooked: Hooked) -> None:
+        if not self.dry_run:
+            self.hook_runs[hooked.name, hooked.result] += 1
+        self.news.append(hooked)
 
     def ledger_written(self, fault: str) -> None:
         """Note how it went (empty: well); only a change is news."""
@@ -186,6 +244,10 @@ class Record:
             total += count
             buckets.append((bound, total))
         return tuple(buckets)
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.news)
 
     def take_news(self) -> list[News]:
         news, self.news = self.news, []

@@ -10,6 +10,8 @@ from oomwatchd.auditing import KILLERS
 from oomwatchd.incident import Killer
 from oomwatchd.model import (
     NO_RULE,
+    HookName,
+    HookResult,
     Level,
     MarkingResult,
     MoveResult,
@@ -23,6 +25,8 @@ OUTCOMES: Final[tuple[Result, ...]] = get_args(Result)
 MARKING_RESULTS: Final[tuple[MarkingResult, ...]] = get_args(MarkingResult)
 MOVE_RESULTS: Final[tuple[MoveResult, ...]] = get_args(MoveResult)
 DEADLY: Final[tuple[Killer, ...]] = get_args(Killer)
+HOOKS: Final[tuple[HookName, ...]] = get_args(HookName)
+HOOK_RESULTS: Final[tuple[HookResult, ...]] = get_args(HookResult)
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)  # the exported number is the place in this row
 NO_PROCESSES: Final = RuleTotals(processes=0, resident_bytes=0, swap_bytes=0)
 
@@ -72,11 +76,20 @@ def _adjustments(snapshot: Snapshot) -> Iterable[Row]:
 
 
 def _kills(snapshot: Snapshot) -> Iterable[Row]:
-    """Likewise, with what no rule matches under a name of its own."""
+    """Likewise, but only of rules that have processes: others have nobody to be killed.
+
+    What no rule matches has a name of its own, which no rule can have.
+    """
     count = snapshot.kills.get
-    names = {NO_RULE: None, **{rule.name: None for rule in snapshot.rules}}
-    names.update((name, None) for name, _ in snapshot.kills)
+    having = snapshot.totals.keys() | {name for name, _ in snapshot.kills}
+    names = [NO_RULE, *(rule.name for rule in snapshot.rules if rule.name in having)]
+    names += sorted(having - set(names))
     return [((name, killer), count((name, killer), 0)) for name in names for killer in DEADLY]
+
+
+def _hook_runs(snapshot: Snapshot) -> Iterable[Row]:
+    count = snapshot.hook_runs.get
+    return [((name, one), count((name, one), 0)) for name in HOOKS for one in HOOK_RESULTS]
 
 
 def _outcomes(counts: Mapping[T, int], outcomes: Iterable[T]) -> Iterable[Row]:
@@ -212,9 +225,18 @@ DECLARED: Final = (
         "oomwatchd_oom_kills_total",
         "counter",
         ("rule", "killer"),
-        "Kills for want of memory since the daemon's start, one for each cause, by the rule of the"
-        " victim (none: no rule matched it) and by killer; `oomwatchd incidents` explains them.",
+        "Kills for want of memory, one for each cause, by the rule of the victim (none: no rule"
+        " matched it) and by killer; `oomwatchd incidents` explains them. Those that happened while"
+        " the daemon was down count when they are found.",
         _kills,
+    ),
+    Declared(
+        "oomwatchd_hook_runs_total",
+        "counter",
+        ("hook", "outcome"),
+        "Hooks by outcome: done (exit status 0), failed, timed_out (killed after 30 seconds),"
+        " dropped (too many were waiting).",
+        _hook_runs,
     ),
     Declared(
         "oomwatchd_kernel_log_lost_total",

@@ -1,5 +1,6 @@
 """What holds for every test: it leaves no descriptor open and no child behind."""
 
+import logging
 import os
 import pty
 import subprocess
@@ -16,6 +17,7 @@ from fakeproc import FakeProc
 from hypothesis import settings
 from world import World
 
+from oomwatchd.journal import log
 from oomwatchd.kernel.proc import ProcFs
 
 # On a busy machine one example may take any time; what has a bound states it itself.
@@ -99,6 +101,24 @@ def world(fake: FakeProc, tmp_path: Path) -> Iterator[World]:
     world = World(fake, tmp_path / "ledger.json")
     yield world
     world.end_of_days()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What goes to the log, from info on."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler, propagate = Lines(), log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    yield lines
+    log.removeHandler(handler)
+    log.propagate = propagate
 
 
 # -- for the tests of commands ---------------------------------------------------------------------

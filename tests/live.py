@@ -241,6 +241,7 @@ class Service:
         self.directory = directory
         self.config = directory / "oomwatchd.yaml"
         self.runtime = directory / "run"
+        self.state = directory / "state"
         self.ledger = self.runtime / "ledger.json"
         self.log_file = directory / "log"
         self.port = free_port()
@@ -272,7 +273,8 @@ class Service:
 
     def environment(self, **others: str) -> dict[str, str]:
         bare = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
-        return {**bare, "RUNTIME_DIRECTORY": str(self.runtime), **others}
+        ours = {"RUNTIME_DIRECTORY": str(self.runtime), "STATE_DIRECTORY": str(self.state)}
+        return {**bare, **ours, **others}
 
     def launch(
         self,

@@ -1,7 +1,8 @@
 """A daemon over a fake /proc, with a scripted host in place of the outside world."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,23 @@ from oomwatchd.ledger import Ledger
 from oomwatchd.model import Address, Config, Rule, Snapshot
 from oomwatchd.population import Moment
 
+PATIENCE_SECONDS = 20.0
+POLL_SECONDS = 0.005
 MACHINE = Machine(RAM_BYTES, TICKS_PER_SECOND)
 Story = Iterator[Wake]
 
 
 def at(seconds: float, **what: Any) -> Wake:
     return Wake(Moment(seconds, LONG_UP_SECONDS + seconds), **what)
+
+
+def turns_until(done: Callable[[], object], seconds: float) -> Story:
+    """Turns at that moment, until what another thread or process does is done."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not done() and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+        yield at(seconds)
+    assert done()
 
 
 class ScriptedHost:
@@ -98,7 +110,7 @@ class Stage:
             self.load(), self.load, self.rebind, ProcFs(self.fake.root), ledger, self.missing,
             self.machine, dry_run=dry_run,
         )  # fmt: skip
-        host = ScriptedHost(story, tells=tells)
+        self.host = host = ScriptedHost(story, tells=tells)
         serve(daemon, host)
         return host
 

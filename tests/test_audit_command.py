@@ -64,7 +64,8 @@ def test_json_has_the_fields_of_the_contract(
 def test_text_is_as_the_manual_shows_it(
     computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [shown] = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    manual = README.partition("### What can still kill it")[2].partition("\n## ")[0]
+    [shown] = re.findall(r"^```console\n(.*?)^```$", manual, re.MULTILINE | re.DOTALL)
     conf = computer.files / "usr/lib/systemd/oomd.conf.d"
     conf.mkdir(parents=True)
     (conf / "10-oomd-defaults.conf").write_text("[OOM]\nDefaultMemoryPressureDurationSec=20s\n")

@@ -14,6 +14,7 @@ from oomwatchd.model import (
     Config,
     IncidentSettings,
     Match,
+    PressureHooks,
     PressureKind,
     PressureSettings,
     PressureWindow,
@@ -67,6 +68,7 @@ def test_every_key_arrives() -> None:
                 shield="scope",
                 drift="yield",
                 unkillable=True,
+                critical_signal="SIGTERM",
             ),
         ),
         interval_seconds=0.1,
@@ -80,6 +82,8 @@ def test_every_key_arrives() -> None:
         unkillable_memory_max_ratio=0.01,
         kubernetes_pods="manage",
         incidents=IncidentSettings(keep=1, history_seconds=86400.0),
+        on_incident=("/usr/local/bin/tell", "", "5", "--to=ops team"),
+        on_pressure=PressureHooks(warning=("/bin/w",), critical=("/bin/c", "$x")),
         on_stop="restore",
     )
 

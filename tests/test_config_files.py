@@ -96,7 +96,8 @@ def test_what_cannot_be_read_as_a_fragment_is_its_fault(path: Path) -> None:
 
     assert load_faults(path) == [
         "X:1:1: unknown key 'colour'; allowed: interval, events, metrics, pressure, "
-        "unkillable_memory_max, kubernetes_pods, incidents, on_stop, rules",
+        "unkillable_memory_max, kubernetes_pods, incidents, on_incident, on_pressure, on_stop, "
+        "rules",
         "X.d/a.yaml:1:1: cannot be read: No such file or directory; "
         "make it readable or take it away",
         "X.d/b.yaml:1:1: is not a regular file; allowed: regular files, and links to them",

@@ -151,6 +151,7 @@ BROKEN = [
     "percentage-decimal",
     "listen-no-port",
     "listen-null",
+    "hooks",
     "choice-events",
     "choices",
     "boolean",

@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,9 +13,9 @@ from fakeproc import BOOT_ID, Fake, FakeProc
 from stage import MACHINE, ScriptedHost, Stage, Story, at
 from world import LONG_UP_SECONDS, TICKS_PER_SECOND, named
 
+from oomwatchd.barometer import pressure_file
 from oomwatchd.config import ConfigError, Fault, Loaded
-from oomwatchd.daemon import Daemon, next_scan, pressure_file, serve
-from oomwatchd.journal import log
+from oomwatchd.daemon import Daemon, next_scan, serve
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import (
@@ -41,24 +40,6 @@ def stage(fake: FakeProc, tmp_path: Path) -> Iterator[Stage]:
     stage = Stage(fake, tmp_path / "ledger.json")
     yield stage
     stage.close()
-
-
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """What goes to the log, from info on."""
-    lines: list[str] = []
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    handler, propagate = Lines(), log.propagate
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    yield lines
-    log.removeHandler(handler)
-    log.propagate = propagate
 
 
 def test_turn_after_turn_our_memory_stays_as_it_is(fake: FakeProc, tmp_path: Path) -> None:

@@ -55,17 +55,6 @@ def test_a_cgroup_killed_by_systemd_oomd_is_a_case_also_if_nobody_in_it_is_known
     assert case.victims == ()
 
 
-def test_a_case_that_an_earlier_daemon_has_written_down_is_not_made_again() -> None:
-    docket = Docket("boot")
-    docket.add(killed())
-    [case] = docket.ripe(102.0)
-    restarted = Docket("boot")
-    restarted.close_beforehand(case.key)
-    restarted.add(killed())
-
-    assert restarted.ripe(200.0) == []
-
-
 def test_two_kills_of_one_pid_far_apart_are_two_cases() -> None:
     docket = Docket("boot")
     docket.add(killed())

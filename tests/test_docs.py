@@ -4,14 +4,21 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from test_incidents import incident
 
 from oomwatchd.cli.main import COMMANDS
+from oomwatchd.cli.stored import as_text
 from oomwatchd.config import ConfigError, parse
 from oomwatchd.config.keys import MATCH_TABLE, RULE_TABLE, TOP_TABLE
 from oomwatchd.config.table import Table
+from oomwatchd.document import as_json
+from oomwatchd.incident import Killer, Kind
+from oomwatchd.incidents import Incidents
 from oomwatchd.series import DECLARED
 
 ROOT = Path(__file__).parent.parent
@@ -67,12 +74,43 @@ def test_every_command_is_in_the_manual() -> None:
 
 
 def test_the_first_rule_loads_without_a_warning() -> None:
-    [text] = blocks("yaml")
-
-    loaded = parse(text.encode(), "README")
+    loaded = parse(blocks("yaml")[0].encode(), "README")
 
     assert loaded.warnings == ()
     assert [rule.name for rule in loaded.config.rules] == ["training"]
+
+
+def test_the_hooks_shown_load_without_a_warning() -> None:
+    loaded = parse(blocks("yaml")[1].encode(), "README")
+
+    assert loaded.warnings == ()
+    assert loaded.config.on_incident == ("/usr/local/bin/tell", "ops")
+    assert loaded.config.on_pressure.critical
+    assert [rule.critical_signal for rule in loaded.config.rules] == ["SIGUSR1"]
+
+
+def test_the_incident_shown_is_what_is_told_of_such_a_kill() -> None:
+    shown = next(one for one in blocks("console") if "incidents show" in one).splitlines()
+    told = list(as_text(incident()))
+
+    assert shown[0] == "# oomwatchd incidents show last"
+    assert set(shown[1:]) - {"  ..."} <= set(told)
+    assert len(shown) > 5
+
+
+def test_the_fields_of_an_incident_are_in_the_manual() -> None:
+    manual = (ROOT / "docs/incidents.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*) \|", manual.partition("## Files")[2], re.MULTILINE)
+    names = {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
+
+    assert names == as_json(incident()).keys()
+
+
+@pytest.mark.parametrize("kinds", [get_args(Kind), get_args(Killer)])
+def test_every_killer_and_diagnosis_is_in_the_manual(kinds: tuple[str, ...]) -> None:
+    manual = (ROOT / "docs/incidents.md").read_text(encoding="utf-8")
+
+    assert [kind for kind in kinds if f"\n| `{kind}` |" not in manual] == []
 
 
 def test_the_faults_shown_are_those_that_are_told() -> None:
@@ -104,12 +142,20 @@ def test_the_commands_shown_run(command: str, tmp_path: Path) -> None:
         return
     config = tmp_path / "oomwatchd.yaml"
     config.write_text(blocks("yaml")[0], encoding="utf-8")
-    words = [str(os.getpid()) if word == "4711" else word for word in words]
     option = [str(config)] if words[0] == "check" else ["-c", str(config)]
+    if words[0] in ("incidents", "why"):
+        kept = Incidents(tmp_path / "incidents", keep=1)
+        kept.prepare()
+        kept.write(incident(time.time() - 60.0))
+        option = []
+    else:
+        words = [str(os.getpid()) if word == "4711" else word for word in words]
 
     done = subprocess.run(
         [sys.executable, "-m", "oomwatchd", *words, *option],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "STATE_DIRECTORY": str(tmp_path)},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
     assert done.stderr == ""

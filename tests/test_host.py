@@ -111,6 +111,19 @@ def test_no_wait_is_longer_than_a_heartbeat(host: SystemHost) -> None:
     assert 0.45 <= waited_seconds < 0.5 + SLACK_SECONDS  # a third of the watchdog's time
 
 
+def test_however_often_it_is_woken_it_says_when_systemd_has_to_hear_of_us(host: SystemHost) -> None:
+    host.notify("WATCHDOG=1")
+    began = time.monotonic()
+    beats = [host.wait(began + tenth / 10).beat for tenth in range(1, 4)]
+    last = host.wait(later())
+    ended_seconds = time.monotonic() - began
+    host.notify("WATCHDOG=1")
+    again = host.wait(time.monotonic() + 0.05)
+
+    assert (beats, last.beat, again.beat) == ([False] * 3, True, False)
+    assert 0.45 <= ended_seconds < 0.5 + SLACK_SECONDS
+
+
 @pytest.mark.parametrize(
     ("watchdog_seconds", "expected"),
     [(None, HEARTBEAT_SECONDS), (60.0, HEARTBEAT_SECONDS), (3.0, 1.0), (0.3, 0.1)],

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "systemd": EDGES,  # its worker moves processes
     "config": PURE,
     "pending": SHARED,
-    "record": SHARED,
+    "record": TOLD,
     "ledger": PURE,
     "identify": EDGES,
     "holds": EDGES | {"record"},
@@ -44,7 +44,11 @@ MAY_IMPORT = {
     "moves": PURE | {"record", "systemd"},
     "shield": STATE | {"population", "systemd", "marks", "moves"},
     "journal": SHARED | {"record"},
-    "series": SHARED,
+    "barometer": EDGES | {"journal"},
+    "hooked": EDGES,
+    "hooks": SHARED | {"record", "systemd"},
+    "alarm": STATE | {"hooks"},
+    "series": TOLD,
     "metrics": SHARED | {"series"},
     "pages": SHARED | {"metrics", "series"},
     "server": SHARED | {"metrics", "pages"},
@@ -54,7 +58,7 @@ MAY_IMPORT = {
     "docket": PURE,
     "document": TOLD,
     "incidents": TOLD | {"document"},
-    "scribe": TOLD | {"incidents"},
+    "scribe": TOLD | {"document", "incidents"},
     "postmortem": PURE | {"history", "incidents"},
     "report": PURE,
     "coroner": EDGES
@@ -81,6 +85,9 @@ MAY_IMPORT = {
         "systemd",
         "exposure",
         "coroner",
+        "barometer",
+        "hooks",
+        "alarm",
         "config",
         "pending",
         "journal",
@@ -92,7 +99,7 @@ TOP = {"cli", "__main__"}  # everything
 # Who may name a thing that reaches beyond our own memory.
 MAY_USE = {
     "logging": {"journal"},
-    "journal": {"daemon", "cli.run"},
+    "journal": {"daemon", "barometer", "cli.run"},
     "subprocess": set[str](),
     "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "incidents", "cli.main"},
     "O_RDWR": {"kernel.psi"},  # a pressure trigger is set by writing to the file
@@ -102,10 +109,12 @@ MAY_USE = {
     "setxattr": {"kernel.mark"},
     "removexattr": {"kernel.mark"},
     # Children of theirs, when these take too long or have said all.
-    "kill": {"systemd.asking", "systemd.manager", "exposure"},
+    "kill": {"systemd.asking", "systemd.manager", "exposure", "hooks"},
+    "killpg": {"hooks"},
     "fork": {"systemd.asking", "systemd.worker"},
-    "posix_spawn": {"systemd.manager"},
-    "pidfd_send_signal": set[str](),
+    "posix_spawn": {"systemd.manager", "hooks"},
+    "execv": {"hooked"},
+    "pidfd_send_signal": {"kernel.signals"},  # to those under a rule that asks for it
     "pidfd_open": {"kernel.proc"},
     "setrlimit": {"cli.run", "kernel.memory"},
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self

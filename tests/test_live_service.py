@@ -416,6 +416,7 @@ def test_health_is_bad_while_the_loop_hangs_and_good_again_after_that(
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0), open(writing, "wb", buffering=0):
         daemon.start(stderr=writing, WATCHDOG_USEC="300000")
+        daemon.turns(30)  # the kills that there were before, if any, have been told by then
         fill(writing)
         child = train(animals)  # and there is no room for what the log has to say about it
 

@@ -13,7 +13,7 @@ from snapshots import EXPENDABLE, TRAINING, turn
 
 from oomwatchd.metrics import Exposition, render
 from oomwatchd.model import Pressure, ProcessId, RuleTotals, Snapshot, Tracked
-from oomwatchd.series import DECLARED, OUTCOMES
+from oomwatchd.series import DEADLY, DECLARED, OUTCOMES
 
 Parse = Callable[[str], Iterable[Metric]]
 parse_text: Parse = text_parser.text_string_to_metric_families
@@ -63,6 +63,21 @@ MOVES: list[tuple[str, dict[str, str], float, dict[str, Any], float]] = [
     ("shield_marks_total", {"outcome": "repaired"}, 1, {"markings": {"repaired": 2}}, 2),
     ("shield_moves_total", {"outcome": "failed"}, 0, {"movings": {"failed": 2}}, 2),
     ("systemd_worker_failures_total", {}, 1, {"worker_failures": 2}, 2),
+    (
+        "oom_kills_total",
+        {"rule": "none", "killer": "cgroup"},
+        1,
+        {"kills": {("none", "cgroup"): 2}},
+        2,
+    ),
+    (
+        "hook_runs_total",
+        {"hook": "on_incident", "outcome": "timed_out"},
+        0,
+        {"hook_runs": {("on_incident", "timed_out"): 1}},
+        1,
+    ),
+    ("kernel_log_lost_total", {}, 4, {"kernel_log_lost": 5}, 5),
     (
         "memory_pressure_ratio",
         {"kind": "some", "window": "10s"},
@@ -154,6 +169,26 @@ def test_every_rule_has_every_outcome_from_the_start() -> None:
     }
     assert {sample.value for sample in samples} == {0}
     assert set(OUTCOMES) == {"applied", "gone", "refused", "drifted", "restored"}
+
+
+def killed(**changes: Any) -> dict[tuple[str, str], float]:
+    samples = parsed(turn(**changes))["oomwatchd_oom_kills_total"].samples
+    return {(one.labels["rule"], one.labels["killer"]): one.value for one in samples}
+
+
+def test_a_rule_with_processes_has_every_killer_before_the_first_kill() -> None:
+    """Else the first would be missed by whoever asks for the increase."""
+    counts = killed(kills={})
+
+    assert counts.keys() == {(rule, one) for rule in ("none", "model-training") for one in DEADLY}
+    assert set(counts.values()) == {0}
+
+
+def test_kills_stay_counted_when_the_rule_has_no_process_or_is_gone() -> None:
+    kills = {("expendable", "kernel"): 3, ("dropped", "unknown"): 1}
+    counts = killed(kills=kills, totals={})
+
+    assert {key: count for key, count in counts.items() if count} == kills
 
 
 def test_a_rule_that_matches_nothing_has_zero_processes() -> None:

@@ -11,7 +11,9 @@ import pytest
 
 import oomwatchd
 from oomwatchd.cli import exits
+from oomwatchd.cli.run import READERS
 from oomwatchd.config.load import parse
+from oomwatchd.incidents import DIRECTORY_MODE
 from oomwatchd.model import Config
 
 CHECKOUT = Path(__file__).parent.parent
@@ -24,6 +26,7 @@ CAPABILITIES = {
     "CAP_SYS_PTRACE",
     "CAP_NET_ADMIN",
     "CAP_SYSLOG",
+    "CAP_KILL",
 }
 DESCRIPTORS_PER_PROCESS = 3  # under a rule
 RESIDENT_MIB = 32  # without any
@@ -109,6 +112,14 @@ def test_the_ledger_outlives_the_service() -> None:
     unit = settings()
 
     assert (unit["RuntimeDirectory"], unit["RuntimeDirectoryPreserve"]) == ("oomwatchd", "yes")
+
+
+def test_incidents_can_be_read_by_those_who_may_read_the_log() -> None:
+    """Its filter of system calls lets it give no file away: all that it makes is of the group."""
+    unit = settings()
+
+    assert (unit["Group"], unit["StateDirectory"]) == (READERS, "oomwatchd")
+    assert unit["StateDirectoryMode"] == f"{DIRECTORY_MODE:04o}"
 
 
 def test_the_service_is_the_last_to_be_killed_but_not_unkillable() -> None:

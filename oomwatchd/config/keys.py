@@ -6,6 +6,13 @@ here are for the schema; those that count are `model.Config`'s, and a test keeps
 
 from typing import Final, Literal, get_args
 
+from oomwatchd.config.hooks import (
+    ON_CRITICAL,
+    ON_CRITICAL_TABLE,
+    ON_INCIDENT,
+    ON_PRESSURE,
+    PRESSURE_HOOKS_TABLE,
+)
 from oomwatchd.config.patterns import (
     NAME_LIMIT_CHARACTERS,
     PATH_LIMIT_CHARACTERS,
@@ -141,7 +148,7 @@ UNKILLABLE: Final = Key(
 )
 RULE_TABLE: Final = Table(
     "in a rule",
-    (NAME, MATCH, OOM_SCORE_ADJ, WORKERS, DESCENDANTS, SHIELD, DRIFT, UNKILLABLE),
+    (NAME, MATCH, OOM_SCORE_ADJ, WORKERS, DESCENDANTS, SHIELD, DRIFT, UNKILLABLE, ON_CRITICAL),
 )
 RULES: Final = Key(
     "rules", mappings(RULE_TABLE), "The first rule that matches a process decides about it."
@@ -281,6 +288,8 @@ TOP_TABLE: Final = Table(
         UNKILLABLE_MEMORY_MAX,
         KUBERNETES_PODS,
         INCIDENTS,
+        ON_INCIDENT,
+        ON_PRESSURE,
         ON_STOP,
         RULES,
     ),
@@ -292,7 +301,9 @@ TABLES: Final = (
     PRESSURE_TABLE,
     LEVEL_TABLE,
     INCIDENTS_TABLE,
+    PRESSURE_HOOKS_TABLE,
     RULE_TABLE,
+    ON_CRITICAL_TABLE,
     MATCH_TABLE,
 )
 
@@ -309,5 +320,7 @@ def settings(section: Section) -> Config:
         ),
         kubernetes_pods=section.take(KUBERNETES_PODS, default=DEFAULTS.kubernetes_pods),
         incidents=section.take(INCIDENTS, default=DEFAULTS.incidents),
+        on_incident=section.take(ON_INCIDENT, default=DEFAULTS.on_incident),
+        on_pressure=section.take(ON_PRESSURE, default=DEFAULTS.on_pressure),
         on_stop=section.take(ON_STOP, default=DEFAULTS.on_stop),
     )

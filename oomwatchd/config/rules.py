@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from oomwatchd.config import keys
+from oomwatchd.config import hooks, keys
 from oomwatchd.config.fault import Place, Report
 from oomwatchd.config.section import Section
 from oomwatchd.config.source import Mapping
@@ -61,6 +61,7 @@ def completed(section: Section, name: str, match: Match, oom_score_adj: int) -> 
         shield=section.take(keys.SHIELD, default="preference" if negative else "none"),
         drift=section.take(keys.DRIFT, default="reassert"),
         unkillable=section.take(keys.UNKILLABLE, default=False),
+        critical_signal=section.take(hooks.ON_CRITICAL, default=None),
     )
     check_unkillable(section, rule)
     warn_of_impostors(section, rule)
