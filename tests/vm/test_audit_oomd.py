@@ -14,6 +14,7 @@ from .shield import (
     Scope,
     calm,
     cgroup,
+    end_all,
     killed_by_oomd,
     other,
     prepare,
@@ -62,7 +63,7 @@ def squeezed(protected: Machine) -> Machine:
 def session(squeezed: Machine) -> Iterator[Machine]:
     calm(squeezed)
     yield squeezed
-    squeezed.sh(f"pkill -9 -f '{WORK}/([t]rainer|[o]ther|[c]ast).py' || true")
+    end_all(squeezed)
     squeezed.sh(f"setfattr -x user.oomd_omit /sys/fs/cgroup{MANAGER_SCOPE} || true")
     stop(squeezed, SERVICE)
 
