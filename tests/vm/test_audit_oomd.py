@@ -24,7 +24,7 @@ from .shield import (
 )
 from .verdicts import prepare_rules, verdict
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 DIES_SECONDS = 90.0
 LIVES_SECONDS = 30.0
