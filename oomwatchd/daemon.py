@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 from oomwatchd import __version__
 from oomwatchd.config import ConfigError, Loaded
 from oomwatchd.enforce import Enforcer
+from oomwatchd.exposure import Exposure
 from oomwatchd.holds import Holds
 from oomwatchd.host import Host, Wake, Wants, reloading
 from oomwatchd.journal import Narrator, log
+from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.kernel.psi import PressureFile
 from oomwatchd.ledger import Ledger
@@ -19,6 +21,8 @@ from oomwatchd.pending import pending
 from oomwatchd.policy.pressure import PressureState, advance, level
 from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
+from oomwatchd.shield import Shield
+from oomwatchd.systemd.manager import Spawn
 from oomwatchd.text import printable
 from oomwatchd.watch import Watch
 
@@ -34,6 +38,9 @@ LATER: Final = float("inf")
 class Machine(NamedTuple):
     ram_bytes: int
     ticks_per_second: int
+    cgroup_root: Path | None = None  # None: cgroup v1, where there is no systemd-oomd
+    spawn: Spawn | None = None  # a worker that asks systemd; None: there is no asking it
+    spawn_auditor: Spawn | None = None  # None: no audits
 
 
 def serve(daemon: "Daemon", host: Host) -> None:
@@ -80,6 +87,7 @@ class Daemon:
         self.has_to_report = True
         self._load = load
         self._rebind = rebind
+        self._missing = features
         self._features = {name: not missing for name, missing in features.items()}
         self._record = Record(dry_run=dry_run)
         self._holds = Holds()
@@ -93,6 +101,14 @@ class Daemon:
             self._record,
             ram_bytes=machine.ram_bytes,
         )
+        self._shield: Shield | None = None
+        if machine.cgroup_root is not None:
+            self._shield = Shield(
+                CgroupFs(machine.cgroup_root), proc, self._holds, ledger, self._record,
+                self._enforcer.save_ledger, machine.spawn, dry_run=dry_run,
+            )  # fmt: skip
+        spawn = machine.spawn_auditor
+        self._exposure = Exposure(spawn) if spawn is not None else None
         self._narrator = Narrator(dry_run=dry_run)
         self._pressure_file = pressure_file(proc.root)
         self._pressure: Pressure | None = None
@@ -106,11 +122,13 @@ class Daemon:
         """Put a configuration in force, and say what it asks for in vain."""
         self.config = loaded.config
         self._watch.configure(loaded.config)
+        if self._shield is not None:
+            self._shield.configure(loaded.config)
         self._reload_successful = True
         self._reload_success_unix_seconds = time.time()
         for warning in loaded.warnings:
             log.warning("%s", printable(str(warning)))
-        for line in pending(loaded.config):
+        for line in pending(loaded.config, self._missing):
             log.warning("%s", line)
 
     def reload(self) -> None:
@@ -137,6 +155,7 @@ class Daemon:
             forks=any(rule.cares_for_forks for rule in self.config.rules),
             pressure=self._pressure_file is not None,
             exits_fd=self._holds.fileno(),
+            shield_fd=self._shield.fileno() if self._shield is not None else None,
         )
         self._population.told = host.listen(wants)
         if wants.events and not self._population.told and self._features.get("process_events"):
@@ -160,11 +179,20 @@ class Daemon:
             self._watch.revisit(now)
         at_once = scan or wake.pressed or not (revisit or wake.ended or wake.heard != SILENCE)
         self.has_to_report = at_once or now.seconds >= self._reported_seconds + REPORT_SECONDS
+        self._tend(now, scan=scan)
         if self.has_to_report:
             self._feel_pressure(now)
         self._plan(now)
         self._narrator.tell(self._record.take_news(), now.seconds)
         self._turn_seconds = time.monotonic()
+
+    def _tend(self, now: Moment, *, scan: bool) -> None:
+        """See to the shield of those under rules, and to the audit of it."""
+        if self._shield is not None:
+            self._shield.tend(now, scan=scan)
+        if self._exposure is not None and self.has_to_report:
+            self._exposure.tend(self._holds, now.seconds)
+            self._record.audited(self._exposure.fault)
 
     def _scan(self, now: Moment) -> None:
         started = time.monotonic()
@@ -187,6 +215,7 @@ class Daemon:
             self._next_scan_seconds,
             report_seconds,
             max(self._population.soon_seconds, now.seconds + REVISIT_STEP_SECONDS),
+            self._shield.due_seconds if self._shield is not None else LATER,
         )
 
     def _feel_pressure(self, now: Moment) -> None:
@@ -226,6 +255,10 @@ class Daemon:
             totals=totals(processes),
             processes=processes,
             adjustments=dict(self._record.adjustments),
+            markings=dict(self._record.markings),
+            movings=dict(self._record.movings),
+            worker_failures=self._shield.worker_failures if self._shield is not None else 0,
+            exposed=None if self._exposure is None else self._exposure.exposed,
             pressure=self._pressure,
             level=self._level,
             features=self._features,
@@ -244,11 +277,17 @@ class Daemon:
         )
 
     def stop(self, now: Moment) -> None:
+        if self._exposure is not None:
+            self._exposure.close()
         if self.config.on_stop == "restore":
             self._watch.forget_listing()  # who was forked since has inherited our values, too
             self._watch.scan(now)
             self._enforcer.put_all_back()
+            if self._shield is not None:
+                self._shield.take_all_back(now)
             self._narrator.tell(self._record.take_news(), now.seconds)
+        if self._shield is not None:
+            self._shield.close()
         self._holds.close()
 
 

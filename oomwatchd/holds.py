@@ -125,6 +125,7 @@ class Holds:
 
     def __init__(self) -> None:
         self._holds: dict[int, Hold] = {}
+        self._changed: set[int] | None = None  # None: nobody asks
         self._ends = select.epoll()
         self._by_pidfd: dict[int, int] = {}
         self._round: dict[str, list[int]] = {}
@@ -154,6 +155,8 @@ class Holds:
     def put(self, hold: Hold) -> None:
         self.drop(hold.id.pid)
         self._holds[hold.id.pid] = hold
+        if self._changed is not None:
+            self._changed.add(hold.id.pid)
         if hold.pidfd == NOT_HELD:
             return
         try:
@@ -167,9 +170,16 @@ class Holds:
         hold = self._holds.pop(pid, None)
         if hold is None:
             return
+        if self._changed is not None:
+            self._changed.add(pid)
         if self._by_pidfd.pop(hold.pidfd, None) is not None:
             self._ends.unregister(hold.pidfd)
         hold.close()
+
+    def take_changed(self) -> set[int]:
+        """The pids whose hold is another, or none any more, since the last call; at first, all."""
+        changed, self._changed = self._changed, set()
+        return set(self._holds) if changed is None else changed
 
     def some(self, hand: str, count: int) -> list[Hold]:
         """The next *count* of them, round and round; each *hand* goes its own way."""

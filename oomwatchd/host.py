@@ -43,6 +43,7 @@ class Wants(NamedTuple):
     forks: bool  # of forks as well
     pressure: bool
     exits_fd: int  # readable when a process under a rule has ended
+    shield_fd: int | None = None  # readable when the shield has something to do
 
 
 class Host(Protocol):
@@ -100,6 +101,8 @@ class SystemHost:
         if self._exits_fd is None:
             self._exits_fd = wants.exits_fd
             self._all.register(wants.exits_fd, select.POLLIN)
+            if wants.shield_fd is not None:
+                self._all.register(wants.shield_fd, select.POLLIN)
         if wants.pressure and self._trigger is None:
             self._listen_for_pressure()
         if self._events is not None and not wants.events:

@@ -7,7 +7,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from oomwatchd.kernel.cgroup import Membership, parse_cgroup, units_of
+from oomwatchd.kernel.cgroup import CGROUP_ROOT, Membership, parse_cgroup, units_of
+from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.patience import PatientReader
 from oomwatchd.kernel.proc import (
     COMM_LIMIT_BYTES,
@@ -22,8 +23,10 @@ from oomwatchd.kernel.status import read_status
 from oomwatchd.model import CMDLINE_LIMIT_BYTES, Exe, Needs, Process
 from oomwatchd.policy.patterns import globbed
 from oomwatchd.policy.script import script_of
+from oomwatchd.policy.shielding import our_scope
 from oomwatchd.text import decoded
 
+CGROUPS: Final = CgroupFs(CGROUP_ROOT)
 NEW_NANOSECONDS: Final = 100_000_000
 UNTOLD: Final = Membership("", "")
 CGROUP_KEPT_BYTES: Final = 1024
@@ -125,7 +128,7 @@ def placed(process: Process, look: Look, needs: Needs) -> Process | None:
     """*process* with its owner and its cgroup, as far as they are needed; None if it has gone."""
     try:
         uid = read_status(look.directory).uid if needs.uid else None
-        membership = cgroup_of(look.directory) if needs.cgroup else None
+        membership = home_of(look.directory) if needs.cgroup else None
     except GONE:
         return None
     if membership is None:
@@ -166,6 +169,14 @@ def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
 def kept_cgroup(raw: bytes) -> Membership:
     """What many processes have in common, as they lie in the same cgroup."""
     return parse_cgroup(raw)
+
+
+def home_of(directory: int, cgroups: CgroupFs = CGROUPS) -> Membership:
+    """Where the process lies; or lay, before we moved it to a scope: that loses it no rule."""
+    membership = cgroup_of(directory)
+    scope = our_scope(membership.path)
+    home = cgroups.home_of(scope) if scope is not None else None
+    return Membership(decoded(home), decoded(home)) if home is not None else membership
 
 
 def owner(look: Look) -> int | str:

@@ -7,7 +7,17 @@ from functools import singledispatchmethod
 from typing import Final
 
 from oomwatchd.model import Change, ProcessId
-from oomwatchd.record import Adjustment, Drift, GaveUp, Guarded, LedgerFailed, News
+from oomwatchd.record import (
+    Adjustment,
+    AuditFailed,
+    Drift,
+    GaveUp,
+    Guarded,
+    LedgerFailed,
+    Marking,
+    Moving,
+    News,
+)
 from oomwatchd.text import printable
 
 PRIORITIES: Final = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
@@ -45,6 +55,7 @@ class Narrator:
         self._lines_left = LINES_PER_SECOND
         self._full_again_seconds = 0.0
         self._refusals: set[tuple[str, str]] = set()  # (rule, reason): one line each
+        self._repaired: set[str] = set()  # rules whose marks somebody removes: one line each
 
     def tell(self, news: Sequence[News], now_seconds: float) -> None:
         """In one second, no more lines than LINES_PER_SECOND, and how many more there would be."""
@@ -97,6 +108,53 @@ class Narrator:
         else:
             text = f"processes at -1000 hold {held} MiB again, of {limit}: -1000 is given again"
         yield logging.WARNING, f"unkillable_memory_max: {text}"
+
+    @lines.register
+    def _(self, item: Marking) -> Iterator[tuple[int, str]]:
+        where = f"cgroup '{printable(item.cgroup)}'"
+        if item.result == "refused":
+            if (item.rule, item.reason) not in self._refusals:
+                self._refusals.add((item.rule, item.reason))
+                yield (
+                    logging.WARNING,
+                    f"{where}: cannot be marked for systemd-oomd ({item.reason}); said once for "
+                    f"rule {item.rule or 'that has gone'}",
+                )
+        elif item.result == "repaired":
+            if item.rule not in self._repaired:
+                self._repaired.add(item.rule)
+                yield (
+                    logging.INFO,
+                    f"{where}: somebody had removed the mark for systemd-oomd (systemd does, at a "
+                    f"daemon-reload); marked again, said once for rule {item.rule}",
+                )
+        elif item.result == "restored":
+            yield logging.INFO, f"{where}: took our mark for systemd-oomd back"
+        else:
+            act = "would mark it" if self._dry_run else "marked, systemd-oomd passes it over"
+            yield logging.INFO, f"{where}, rule {item.rule}: {act}"
+
+    @lines.register
+    def _(self, item: Moving) -> Iterator[tuple[int, str]]:
+        who = f"process {item.id.pid}, rule {item.rule}"
+        if item.result in ("failed", "left_alone"):
+            if (item.rule, item.reason) not in self._refusals:
+                self._refusals.add((item.rule, item.reason))
+                yield (
+                    logging.WARNING,
+                    f"{who}: not moved to a scope of its own: {printable(item.reason)}; "
+                    f"said once for rule {item.rule}",
+                )
+        elif item.result == "moved" and self._dry_run:
+            yield logging.INFO, f"{who}: would move it with its descendants to a scope of its own"
+        elif item.result == "moved":
+            scope = item.scope.rpartition("/")[2]
+            yield logging.INFO, f"{who}: moved to {scope} ({item.moved} processes)"
+
+    @lines.register
+    def _(self, item: AuditFailed) -> Iterator[tuple[int, str]]:
+        what = "what can still kill the processes under rules is not known"
+        yield logging.WARNING, f"audit: {what}: {item.reason}"
 
     @lines.register
     def _(self, item: LedgerFailed) -> Iterator[tuple[int, str]]:

@@ -197,6 +197,8 @@ class Change(NamedTuple):
 
 
 Result = Literal["applied", "gone", "refused", "drifted", "restored"]
+MarkingResult = Literal["applied", "repaired", "restored", "refused"]  # of a cgroup's mark
+MoveResult = Literal["moved", "there", "gone", "left_alone", "failed"]  # to a scope of its own
 
 
 # -- pressure --------------------------------------------------------------------------------------
@@ -254,6 +256,10 @@ class Snapshot:
     totals: Mapping[str, RuleTotals] = field(default_factory=dict)  # by rule
     processes: tuple[Tracked, ...] = ()
     adjustments: Mapping[tuple[str, Result], int] = field(default_factory=dict)  # since start
+    exposed: Mapping[tuple[str, str], int] | None = None  # by rule and killer; None: not known
+    markings: Mapping[MarkingResult, int] = field(default_factory=dict)
+    movings: Mapping[MoveResult, int] = field(default_factory=dict)
+    worker_failures: int = 0  # of workers that ask systemd
     pressure: Pressure | None = None  # None: no PSI on this machine
     level: Level = "ok"
     features: Mapping[str, bool] = field(default_factory=dict)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from oomwatchd.metrics import NO_PROCESSES, OUTCOMES, Exposition
+from oomwatchd.metrics import Exposition
 from oomwatchd.model import Pressure, Rule, Snapshot, Tracked
+from oomwatchd.series import NO_PROCESSES, OUTCOMES
 
 TEXT: Final = "text/plain; charset=utf-8"
 PROMETHEUS_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"

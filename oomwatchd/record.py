@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from oomwatchd.model import Change, Heard, ProcessId, Result
+from oomwatchd.model import Change, Heard, MarkingResult, MoveResult, ProcessId, Result
 
 SCAN_BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -46,13 +46,39 @@ class Guarded(NamedTuple):
     limit_bytes: int
 
 
+class Marking(NamedTuple):
+    """A mark on a cgroup that was made, made again, taken back, or not to be had."""
+
+    cgroup: str  # its path, with surrogates for bytes that are not UTF-8
+    rule: str  # for whose sake; empty when nobody's any more
+    result: MarkingResult
+    reason: str = ""  # for "refused", the errno's name
+
+
+class Moving(NamedTuple):
+    """What became of a process that was to have a scope of its own."""
+
+    id: ProcessId
+    rule: str
+    result: MoveResult
+    scope: str = ""  # the path of its cgroup
+    moved: int = 0  # processes, descendants among them
+    reason: str = ""
+
+
 class LedgerFailed(NamedTuple):
     """What processes had before us could not be written down."""
 
     reason: str
 
 
-News = Adjustment | Drift | GaveUp | Guarded | LedgerFailed
+class AuditFailed(NamedTuple):
+    """It is not known what can still kill the processes under rules."""
+
+    reason: str
+
+
+News = AuditFailed | Adjustment | Drift | GaveUp | Guarded | Marking | Moving | LedgerFailed
 
 
 @dataclass(slots=True)
@@ -61,6 +87,8 @@ class Record:
 
     dry_run: bool = False
     adjustments: Counter[tuple[str, Result]] = field(default_factory=Counter)
+    markings: Counter[MarkingResult] = field(default_factory=Counter)
+    movings: Counter[MoveResult] = field(default_factory=Counter)
     match_timeouts: int = 0
     unreadable: int = 0
     process_events: int = 0
@@ -70,6 +98,7 @@ class Record:
     scan_seconds_total: float = 0.0
     scan_counts: list[int] = field(default_factory=lambda: [0] * len(SCAN_BOUNDS_SECONDS))
     news: list[News] = field(default_factory=list)
+    audit_fault: str = ""
     ledger_fault: str = ""  # why the ledger could not be written the last time
 
     def adjusted(self, adjustment: Adjustment) -> None:
@@ -80,6 +109,16 @@ class Record:
     def drifted(self, drift: Drift) -> None:
         self.adjustments[drift.rule, "drifted"] += 1
         self.news.append(drift)
+
+    def marking(self, marking: Marking) -> None:
+        if not self.dry_run:
+            self.markings[marking.result] += 1
+        self.news.append(marking)
+
+    def moving(self, moving: Moving) -> None:
+        if not self.dry_run:
+            self.movings[moving.result] += 1
+        self.news.append(moving)
 
     def match_gave_up(self, id: ProcessId, comm: str) -> None:
         self.match_timeouts += 1
@@ -96,6 +135,12 @@ class Record:
     def guarded(self, guard: Guarded) -> None:
         self.guard_trips += guard.tripped
         self.news.append(guard)
+
+    def audited(self, fault: str) -> None:
+        """Note how it went (empty: well); only a change is news."""
+        if fault and fault != self.audit_fault:
+            self.news.append(AuditFailed(fault))
+        self.audit_fault = fault
 
     def ledger_written(self, fault: str) -> None:
         """Note how it went (empty: well); only a change is news."""

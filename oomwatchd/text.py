@@ -1,4 +1,9 @@
-"""Text that users control, made safe to show: in logs, on terminals, in pages."""
+"""Text that users control, made safe to show: in logs, on terminals, in pages; and sizes."""
+
+from typing import Final
+
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
 
 
 def decoded(raw: bytes) -> str:
@@ -18,3 +23,9 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def size(size_bytes: int, *, sign: bool = False) -> str:
+    """``51.2 MiB``, ``-20.8 GiB``; with *sign*, ``+9.6 GiB``."""
+    unit, name = (GIB, "GiB") if abs(size_bytes) >= GIB else (MIB, "MiB")
+    return f"{size_bytes / unit:{'+' if sign else ''}.1f} {name}"

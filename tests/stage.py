@@ -69,7 +69,8 @@ class Stage:
         self.file: Config | Exception = Config()
         self.served: list[Address | None] = []
         self.refuse_address = False
-        self.features = {"psi": "", "kernel_log": "Permission denied: kills cannot be explained"}
+        self.machine = MACHINE
+        self.missing = {"psi": "", "kernel_log": "Permission denied: kills cannot be explained"}
         self._world = World(fake, path)  # closes at the end what a daemon leaves open
 
     def load(self) -> Loaded:
@@ -94,8 +95,8 @@ class Stage:
         ledger = Ledger(self.path, BOOT_ID, read_only=dry_run)
         ledger.load()
         daemon = Daemon(
-            self.load(), self.load, self.rebind, ProcFs(self.fake.root), ledger,
-            self.features, MACHINE, dry_run=dry_run,
+            self.load(), self.load, self.rebind, ProcFs(self.fake.root), ledger, self.missing,
+            self.machine, dry_run=dry_run,
         )  # fmt: skip
         host = ScriptedHost(story, tells=tells)
         serve(daemon, host)

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.kernel.cgroup import Membership, in_kubernetes_pod, parse_cgroup, units_of
+from oomwatchd.kernel.cgroup import (
+    Membership,
+    in_container,
+    in_kubernetes_pod,
+    parse_cgroup,
+    unified_path,
+    unit_cgroup,
+    units_of,
+)
 from oomwatchd.model import Units
 
 V2 = "0::/system.slice/cron.service\n"
@@ -151,3 +159,63 @@ def test_what_a_kubelet_manages_is_known(path: str) -> None:
 )
 def test_what_no_kubelet_manages_cannot_hide_behind_its_name(path: str) -> None:
     assert not in_kubernetes_pod(path)
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        (b"0::/system.slice/cron.service\n", "/system.slice/cron.service"),
+        (b"1:name=systemd:/x\n0::/a:b::c\n", "/a:b::c"),
+        (b"0::/a\xff\\x2d\n", "/a\udcff\\x2d"),  # as the directory is called
+        (b"0::/\n", "/"),
+        (b"0::/../other\n", None),
+        (b"0::/x.scope (deleted)\n", None),
+        (b"1:name=systemd:/x\n", None),
+        (b"", None),
+    ],
+)
+def test_the_path_that_leads_to_the_directory(raw: bytes, path: str | None) -> None:
+    assert unified_path(raw) == path
+
+
+USER = "/user.slice/user-1000.slice/user@1000.service"
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("/system.slice/db.service", "/system.slice/db.service"),
+        ("/system.slice/db.service/workers/one", "/system.slice/db.service"),
+        (f"{USER}/app.slice/term.scope", f"{USER}/app.slice/term.scope"),
+        (f"{USER}/app.slice/term.scope/inner", f"{USER}/app.slice/term.scope"),
+        (f"{USER}/init.scope", f"{USER}/init.scope"),
+        (USER, USER),
+        (f"{USER}/odd/name", f"{USER}/odd/name"),
+        ("/jobs/17", "/jobs/17"),
+        ("/", "/"),
+    ],
+)
+def test_the_cgroup_of_the_unit(path: str, unit: str) -> None:
+    assert unit_cgroup(path) == unit
+
+
+@pytest.mark.parametrize(
+    ("path", "container"),
+    [
+        ("/system.slice/docker-0123.scope", True),
+        ("/docker/0123", True),
+        ("/machine.slice/libpod-0123.scope/container", True),
+        ("/machine.slice/systemd-nspawn@web.service/payload", True),
+        (f"{USER}/user.slice/libpod-0123.scope", True),
+        ("/system.slice/cri-containerd-0123.scope", True),
+        ("/lxc.payload.web/init.scope", True),
+        ("/kubepods.slice/kubepods-pod1.slice/x", True),
+        ("/system.slice/docker.service", False),
+        ("/system.slice/containerd.service", False),
+        (f"{USER}/app.slice/app-dockers.scope", False),
+        (f"{USER}/app.slice/vte-spawn-0123.scope", False),
+        ("/", False),
+    ],
+)
+def test_what_a_container_runtime_manages(path: str, *, container: bool) -> None:
+    assert in_container(path) is container

@@ -130,7 +130,7 @@ def test_check_as_json(config: Path, match: subprocess.Popen[bytes]) -> None:
     document = json.loads(result.stdout)
 
     assert result.returncode == 0
-    assert list(document) == ["faults", "warnings", "not_carried_out", "rules"]
+    assert list(document) == ["faults", "warnings", "not_carried_out", "promises_broken", "rules"]
     assert [list(rule) for rule in document["rules"]] == [
         ["name", "oom_score_adj", "processes"]
     ] * 2
@@ -147,7 +147,7 @@ def test_faults_as_json(broken: Path) -> None:
     document = json.loads(result.stdout)
 
     assert result.returncode == 1
-    assert list(document) == ["faults", "warnings", "not_carried_out", "rules"]
+    assert list(document) == ["faults", "warnings", "not_carried_out", "promises_broken", "rules"]
     places = [(fault["line"], fault["column"]) for fault in document["faults"]]
 
     assert places == [(1, 1), (4, 12), (5, 20)]

@@ -393,9 +393,13 @@ def test_a_snapshot_does_not_change_any_more(stage: Stage) -> None:
 
 
 def test_what_is_not_carried_out_is_said_at_the_start(stage: Stage, logged: list[str]) -> None:
-    stage.play(iter([at(1.0, stop=True)]), named("x", -1, shield="preference"))
+    stage.missing["systemd"] = "pystemd is not installed"
+    stage.play(iter([at(1.0, stop=True)]), named("x", -1, shield="scope"))
 
-    assert any(line.startswith("shield: not carried out") for line in logged)
+    assert (
+        f"shield: scope is not carried out, for rules {named('x', -1).name} "
+        "(pystemd is not installed)" in logged
+    )
 
 
 # -- the kernel's news -----------------------------------------------------------------------------
@@ -458,7 +462,7 @@ def test_when_the_kernel_tells_no_more_that_is_said_once(stage: Stage, logged: l
         yield at(1.0)
         yield at(2.0, stop=True)
 
-    stage.features = {"process_events": ""}
+    stage.missing = {"process_events": ""}
     stage.play(story(), DB, tells=False)
 
     assert [line.partition(":")[0] for line in logged].count("process events") == 1

@@ -12,7 +12,7 @@ from oomwatchd.cli.main import COMMANDS
 from oomwatchd.config import ConfigError, parse
 from oomwatchd.config.keys import MATCH_TABLE, RULE_TABLE, TOP_TABLE
 from oomwatchd.config.table import Table
-from oomwatchd.metrics import DECLARED
+from oomwatchd.series import DECLARED
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -231,6 +231,29 @@ def test_the_guard_does_not_flap(held: int, limit: int, tripped: bool) -> None: 
 
 # -- descriptors -----------------------------------------------------------------------------------
 
+
+def test_whose_hold_has_changed_is_told_once_from_the_first_question_on(hold_on: MakeHold) -> None:
+    holds = Holds()
+    for pid in (7, 8):
+        holds.put(hold_on(Fake(pid)))
+    first, second = holds.take_changed(), holds.take_changed()
+    holds.drop(7)
+    holds.drop(9)
+    holds.put(hold_on(Fake(10)))
+
+    assert (first, second) == ({7, 8}, set())
+    assert holds.take_changed() == {7, 10}
+
+
+def test_what_nobody_asks_for_is_not_kept(hold_on: MakeHold) -> None:
+    holds = Holds()
+    for pid in range(100, 110):
+        holds.put(hold_on(Fake(pid)))
+        holds.drop(pid)
+
+    assert holds.take_changed() == set()
+
+
 FEW = """
 import resource, sys, tempfile
 from pathlib import Path

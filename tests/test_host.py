@@ -206,6 +206,21 @@ def wants(exits: tuple[int, int], **others: bool) -> Wants:
     )
 
 
+def test_a_wait_ends_when_the_shield_has_something_to_do(
+    host: SystemHost, exits: tuple[int, int]
+) -> None:
+    reading_end, writing_end = os.pipe()
+    host.listen(wants(exits)._replace(shield_fd=reading_end))
+    os.write(writing_end, b"x")
+    started = time.monotonic()
+    wake = host.wait(later())
+    os.close(reading_end)
+    os.close(writing_end)
+
+    assert time.monotonic() - started < SLACK_SECONDS
+    assert (wake.stop, wake.reload, wake.ended) == (False, False, False)
+
+
 def run_true() -> int:
     with subprocess.Popen(["/bin/true"]) as process:
         process.wait()

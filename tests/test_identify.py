@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cgrouptree import cgroup_tree
 from fakeproc import Fake, FakeProc, at_each_open, at_open_number
 
 from oomwatchd.identify import (
@@ -14,10 +15,13 @@ from oomwatchd.identify import (
     Unreadable,
     Untried,
     cgroup_of,
+    home_of,
     identify,
     long_name,
     shown_cmdline,
 )
+from oomwatchd.kernel.cgroup import Membership
+from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.proc import Look, ProcFs
 from oomwatchd.model import CMDLINE_LIMIT_BYTES, Exe, Needs, Process, ProcessId, Units
 
@@ -136,6 +140,34 @@ def test_many_are_identified_in_their_order(fake: FakeProc, identified: Identifi
 
 
 # -- races -----------------------------------------------------------------------------------------
+
+
+SCOPE = "/oomwatchd.slice/oomwatchd-training-7.scope"
+HOME = "/user.slice/user-1000.slice/user@1000.service/app.slice/term.scope"
+
+
+@pytest.mark.parametrize("within", ["", "/inner"])
+def test_one_that_we_have_moved_counts_as_where_it_came_from(
+    fake: FakeProc, proc: ProcFs, within: str
+) -> None:
+    """Else a rule by cgroup or unit would lose it by its own doing."""
+    fake.add(Fake(7, cgroup=f"0::{SCOPE}{within}\n"))
+    fake.add(Fake(8, cgroup=f"0::/user.slice{SCOPE}\n"))  # a user's own, of that name
+    with cgroup_tree() as tree, ExitStack() as stack:
+        tree.add(SCOPE, f"/user.slice{SCOPE}")
+        for path in (SCOPE, f"/user.slice{SCOPE}"):
+            os.setxattr(f"{tree.root}{path}", "user.oomwatchd_home", HOME.encode())
+        looks = [look for pid in (7, 8) if (look := proc.look(pid)) is not None]
+        for look in looks:
+            stack.callback(look.close)
+        cgroups = CgroupFs(tree.root)
+        moved, posing = (home_of(look.directory, cgroups) for look in looks)
+        os.removexattr(f"{tree.root}{SCOPE}", "user.oomwatchd_home")
+        unknown = home_of(looks[0].directory, cgroups)
+
+    assert moved == Membership(HOME, HOME)
+    assert posing.path == f"/user.slice{SCOPE}"
+    assert unknown.path == f"{SCOPE}{within}"
 
 
 @pytest.mark.parametrize("at", range(1, 7))

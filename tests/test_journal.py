@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from oomwatchd.journal import LINES_PER_SECOND, JournalFormatter, Narrator, log
 from oomwatchd.model import Change, ProcessId
-from oomwatchd.record import Adjustment, Drift, GaveUp, Guarded, LedgerFailed, News
+from oomwatchd.record import (
+    Adjustment,
+    AuditFailed,
+    Drift,
+    GaveUp,
+    Guarded,
+    LedgerFailed,
+    Marking,
+    Moving,
+    News,
+)
 from oomwatchd.text import decoded
 
 ID = ProcessId(7, 100)
@@ -83,6 +93,38 @@ def lines_of(item: News, *, dry_run: bool = False) -> list[str]:
             "-1000 is given again",
         ),
         (
+            Marking("/a.scope", "db", "applied"),
+            "<6>cgroup '/a.scope', rule db: marked, systemd-oomd passes it over",
+        ),
+        (
+            Marking("/a.scope", "db", "repaired"),
+            "<6>cgroup '/a.scope': somebody had removed the mark for systemd-oomd (systemd does, "
+            "at a daemon-reload); marked again, said once for rule db",
+        ),
+        (
+            Marking("/a.scope", "", "restored"),
+            "<6>cgroup '/a.scope': took our mark for systemd-oomd back",
+        ),
+        (
+            Marking("/a.scope", "db", "refused", "EROFS"),
+            "<4>cgroup '/a.scope': cannot be marked for systemd-oomd (EROFS); "
+            "said once for rule db",
+        ),
+        (
+            Moving(ID, "db", "moved", "/oomwatchd.slice/oomwatchd-db-7.scope", 3),
+            "<6>process 7, rule db: moved to oomwatchd-db-7.scope (3 processes)",
+        ),
+        (
+            Moving(ID, "db", "failed", reason="systemd said no"),
+            "<4>process 7, rule db: not moved to a scope of its own: systemd said no; "
+            "said once for rule db",
+        ),
+        (
+            AuditFailed("it took longer than 45 s"),
+            "<4>audit: what can still kill the processes under rules is not known: it took longer "
+            "than 45 s",
+        ),
+        (
             LedgerFailed("No space left on device"),
             "<3>cannot write the ledger: No space left on device; should this daemon crash now, "
             "what processes had before will not be put back",
@@ -102,10 +144,53 @@ def test_what_is_counted_and_no_news_has_no_line(result: str) -> None:
     assert lines_of(adjustment(result)) == []
 
 
-def test_a_dry_run_says_would() -> None:
-    [line] = lines_of(adjustment(), dry_run=True)
+@pytest.mark.parametrize("result", ["there", "gone"])
+def test_a_move_that_was_not_needed_has_no_line(result: str) -> None:
+    assert lines_of(Moving(ID, "db", result)) == []  # type: ignore[arg-type]  # one of MoveResult
 
-    assert line == "process 7 'postgres', rule db: would set 0 -> -900"
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Marking("/a.scope", "db", "repaired"),
+        Marking("/a.scope", "db", "refused", "EROFS"),
+        Moving(ID, "db", "failed", reason="systemd said no"),
+    ],
+)
+def test_what_may_happen_again_and_again_is_said_once_for_its_rule(
+    item: Marking | Moving, told: list[str]
+) -> None:
+    narrator = Narrator(dry_run=False)
+    narrator.tell([item] * 3, 0.0)
+    narrator.tell([item._replace(rule="other")], 0.0)
+
+    assert len(told) == 2
+
+
+def test_the_name_of_a_cgroup_cannot_forge_a_line(told: list[str]) -> None:
+    name = "/a\n<3>process 1 'init': gone\x1b[2J\udcff"
+    Narrator(dry_run=False).tell([Marking(name, "db", "applied")], 0.0)
+
+    assert len(told) == 1
+    assert told[0].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("item", "line"),
+    [
+        (adjustment(), "process 7 'postgres', rule db: would set 0 -> -900"),
+        (
+            Marking("/a.scope", "db", "applied"),
+            "cgroup '/a.scope', rule db: would mark it",
+        ),
+        (
+            Moving(ID, "db", "moved"),
+            "process 7, rule db: would move it with its descendants to a scope of its own",
+        ),
+    ],
+)
+def test_a_dry_run_says_would(item: News, line: str) -> None:
+    assert lines_of(item, dry_run=True) == [line]
 
 
 def test_a_refusal_is_told_once_for_each_rule_and_reason(told: list[str]) -> None:

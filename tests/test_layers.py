@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "oomwatchd"
 
-SHARED = {"model", "text"}
+SHARED = {"model", "text", "auditing"}
 PURE = SHARED | {"policy"}
 EDGES = PURE | {"kernel"}
 STATE = EDGES | {"holds", "identify", "ledger", "record"}
@@ -18,27 +18,47 @@ STATE = EDGES | {"holds", "identify", "ledger", "record"}
 MAY_IMPORT = {
     "model": set[str](),
     "text": set[str](),
+    "auditing": {"model"},
     "paths": set[str](),
     "policy": SHARED,
     "kernel": SHARED,
-    "systemd": SHARED,
+    "systemd": EDGES,  # its worker moves processes
     "config": PURE,
     "pending": SHARED,
     "record": SHARED,
     "ledger": PURE,
     "identify": EDGES,
     "holds": EDGES | {"record"},
+    "surroundings": EDGES | {"identify", "systemd"},
+    "auditor": EDGES | {"surroundings", "systemd"},
+    "exposure": STATE | {"systemd"},
     "matching": STATE,
     "population": STATE | {"matching"},
     "orphans": EDGES | {"identify", "ledger", "population"},
     "enforce": STATE | {"population", "orphans", "matching"},
     "watch": STATE | {"population", "enforce"},
+    "marks": EDGES | {"ledger", "record"},
+    "moves": PURE | {"record", "systemd"},
+    "shield": STATE | {"population", "systemd", "marks", "moves"},
     "journal": SHARED | {"record"},
-    "metrics": SHARED,
-    "pages": SHARED | {"metrics"},
+    "series": SHARED,
+    "metrics": SHARED | {"series"},
+    "pages": SHARED | {"metrics", "series"},
     "server": SHARED | {"metrics", "pages"},
     "host": EDGES | {"population", "systemd", "server"},
-    "daemon": STATE | {"population", "enforce", "watch", "config", "pending", "journal", "host"},
+    "daemon": STATE
+    | {
+        "population",
+        "enforce",
+        "watch",
+        "shield",
+        "systemd",
+        "exposure",
+        "config",
+        "pending",
+        "journal",
+        "host",
+    },
 }
 TOP = {"cli", "__main__"}  # everything
 
@@ -47,13 +67,17 @@ MAY_USE = {
     "logging": {"journal"},
     "journal": {"daemon", "cli.run"},
     "subprocess": set[str](),
-    "O_WRONLY": {"kernel.adjust", "ledger", "cli.main"},
+    "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "cli.main"},
     "O_RDWR": {"kernel.psi"},  # a pressure trigger is set by writing to the file
     "open for writing": {"ledger"},
     "write_text": set[str](),
     "write_bytes": set[str](),
-    "setxattr": set[str](),
-    "kill": set[str](),
+    "setxattr": {"kernel.mark"},
+    "removexattr": {"kernel.mark"},
+    # Children of theirs, when these take too long or have said all.
+    "kill": {"systemd.asking", "systemd.manager", "exposure"},
+    "fork": {"systemd.asking", "systemd.worker"},
+    "posix_spawn": {"systemd.manager"},
     "pidfd_send_signal": set[str](),
     "pidfd_open": {"kernel.proc"},
     "setrlimit": {"cli.run", "kernel.memory"},

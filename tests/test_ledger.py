@@ -1,6 +1,7 @@
 """The values from before us: what survives the daemon, a crash, a full disk, and bad bytes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oomwatchd.ledger import FORMAT, Ledger, LedgerError, line, parsed
+from oomwatchd.ledger import FORMAT, Ledger, LedgerError, line, mark_line, parsed, parsed_marks
 from oomwatchd.model import ProcessId
 from oomwatchd.policy.plan import Claim, Standing
 
@@ -185,6 +186,61 @@ def test_another_format_is_not_guessed_at(top: dict[str, object]) -> None:
 
     with pytest.raises(LedgerError):
         parsed(raw, BOOT)
+
+
+# -- marks -----------------------------------------------------------------------------------------
+
+names = st.binary(min_size=1, max_size=9).map(
+    lambda raw: os.fsdecode(raw.translate(None, b"/\0") or b"\xff")
+)
+paths = st.lists(names.filter(lambda name: name not in {".", ".."}), min_size=1, max_size=3).map(
+    lambda parts: "/" + "/".join(parts)
+)
+
+
+@given(st.dictionaries(paths, st.integers(0, 1 << 64)))
+def test_marks_that_are_kept_are_found_again(kept: dict[str, int]) -> None:
+    entries = ",".join(mark_line(cgroup, inode) for cgroup, inode in kept.items())
+    raw = f'{{"format": {FORMAT}, "boot_id": "{BOOT}", "processes": [], "marks": [{entries}]}}'
+
+    assert parsed_marks(raw.encode(), BOOT) == kept
+    assert parsed_marks(raw.encode(), "another") == {}
+
+
+def test_marks_survive_their_daemon_and_a_ledger_without_them_is_good(path: Path) -> None:
+    ledger = filled(path, TWO)
+    ledger.save()
+    without = parsed_marks(document(TWO), BOOT)
+    ledger.remember_mark("/a.scope", 17)
+    ledger.save()
+    again = Ledger(path, BOOT)
+    again.load()
+    again.forget_mark("/a.scope")
+    again.save()
+
+    assert without == {}
+    assert again.marks() == {}
+    assert loaded(path) == TWO
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"cgroup": "/a/../../etc", "inode": 1},
+        {"cgroup": "a", "inode": 1},
+        {"cgroup": "/a\0", "inode": 1},
+        {"cgroup": "/a", "inode": "x"},
+        {"cgroup": "/a", "inode": float("inf")},
+        {"inode": 1},
+        "/a",
+        None,
+    ],
+)
+def test_no_mark_of_a_wrong_kind_is_taken_over(entry: object) -> None:
+    document = {"format": FORMAT, "boot_id": BOOT, "processes": [], "marks": [entry]}
+
+    with pytest.raises(LedgerError):
+        parsed_marks(json.dumps(document).encode(), BOOT)
 
 
 # -- writing ---------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from snapshots import EXPENDABLE, TRAINING, turn
 
-from oomwatchd.metrics import DECLARED, OUTCOMES, Exposition, render
+from oomwatchd.metrics import Exposition, render
 from oomwatchd.model import Pressure, ProcessId, RuleTotals, Snapshot, Tracked
+from oomwatchd.series import DECLARED, OUTCOMES
 
 Parse = Callable[[str], Iterable[Metric]]
 parse_text: Parse = text_parser.text_string_to_metric_families
@@ -46,12 +47,22 @@ MOVES: list[tuple[str, dict[str, str], float, dict[str, Any], float]] = [
     ),
     ("rule_swap_bytes", {"rule": "model-training"}, 1_048_576, {"totals": TRAINING_TOTALS}, 9),
     (
+        "rule_exposed_processes",
+        {"rule": "model-training", "killer": "systemd_oomd"},
+        2,
+        {"exposed": {}},
+        0,
+    ),
+    (
         "adjustments_total",
         {"rule": "model-training", "outcome": "applied"},
         2,
         {"adjustments": {("model-training", "applied"): 5}},
         5,
     ),
+    ("shield_marks_total", {"outcome": "repaired"}, 1, {"markings": {"repaired": 2}}, 2),
+    ("shield_moves_total", {"outcome": "failed"}, 0, {"movings": {"failed": 2}}, 2),
+    ("systemd_worker_failures_total", {}, 1, {"worker_failures": 2}, 2),
     (
         "memory_pressure_ratio",
         {"kind": "some", "window": "10s"},

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 from snapshots import BASE, turn
 
-from oomwatchd.metrics import DECLARED, render
+from oomwatchd.metrics import render
 from oomwatchd.model import Address, Match, Rule, RuleTotals
+from oomwatchd.series import DECLARED
 from oomwatchd.server import Reporter
 
 CONFIGURATION = """\

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.cli.table import Column, bold, cells, show, size, table, terminal_width
+from oomwatchd.cli.table import Column, bold, cells, show, table, terminal_width
+from oomwatchd.text import size
 
 COLUMNS = [Column("PID", right=True), Column("NAME", cut=True), Column("ADJ", right=True)]
 

@@ -5,21 +5,31 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from oomwatchd.auditing import Killer
 from oomwatchd.cli import exits
+from oomwatchd.cli.audit import FILES, target_of
 from oomwatchd.cli.failure import fail, unreadable
 from oomwatchd.cli.table import show
 from oomwatchd.cli.verdict import Judge
 from oomwatchd.config import ConfigError, Fault, Loaded, load
+from oomwatchd.kernel.features import PROBES, missing
 from oomwatchd.kernel.proc import ProcFs
+from oomwatchd.kernel.tree import CgroupTree
 from oomwatchd.model import Config, Rule
 from oomwatchd.paths import CONFIG
 from oomwatchd.pending import pending
+from oomwatchd.policy.audit import SHIELDED, Auditor, as_shielded
+from oomwatchd.surroundings import Sources, Target, survey
+from oomwatchd.systemd.asking import ask_within
 from oomwatchd.text import printable
 
 NAMED_PROCESSES: Final = 5  # of each rule, for people
+ANSWER_SECONDS: Final = 3.0  # for systemd, which may be stuck while a configuration is checked
 
 
 class Matched(NamedTuple):
@@ -27,10 +37,21 @@ class Matched(NamedTuple):
     name: str
 
 
+class Broken(NamedTuple):
+    """What a rule promises, and cannot keep for some of its processes, shielded as it says."""
+
+    rule: str
+    killer: Killer
+    pids: tuple[int, ...]
+    reason: str  # of the first
+    advice: str
+
+
 class Census(NamedTuple):
     """What each rule matches among the processes there are now."""
 
     by_rule: dict[str, list[Matched]]
+    targets: list[Target]
     seen: int
     hidden: int  # that exist and may not be read
 
@@ -49,11 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
         return report_faults(error, as_json=arguments.json)
     except OSError as error:
         return fail("check", unreadable(path, error))
-    census = taken(loaded.config, ProcFs())
+    with closing(ProcFs()) as proc:
+        census = taken(loaded.config, proc)
+        broken = promises_broken(
+            census.targets,
+            Sources(proc, CgroupTree(), FILES, partial(ask_within, within_seconds=ANSWER_SECONDS)),
+        )
     if arguments.json:
-        print(json.dumps(document([], loaded.warnings, loaded.config, census), indent=2))
+        print(json.dumps(document([], loaded.warnings, loaded.config, census, broken), indent=2))
     else:
-        show(as_text(path, loaded, census), sys.stdout)
+        show(as_text(path, loaded, census, broken), sys.stdout)
     return exits.FINE
 
 
@@ -71,6 +97,7 @@ def report_faults(error: ConfigError, *, as_json: bool) -> int:
 def taken(config: Config, proc: ProcFs) -> Census:
     judge = Judge(config, proc)
     census: dict[str, list[Matched]] = {rule.name: [] for rule in config.rules}
+    targets: list[Target] = []
     seen = hidden = 0
     for pid in map(int, proc.listing()):
         try:
@@ -80,9 +107,29 @@ def taken(config: Config, proc: ProcFs) -> Census:
             continue
         if verdict is not None:
             seen += 1
-            if verdict.rule is not None:
-                census[verdict.rule.name].append(Matched(pid, verdict.name))
-    return Census(census, seen, hidden)
+            target = target_of(verdict)
+            if target is not None:
+                targets.append(target)
+                census[target.rule.name].append(Matched(pid, verdict.name))
+    return Census(census, targets, seen, hidden)
+
+
+def promises_broken(targets: Sequence[Target], sources: Sources) -> list[Broken]:
+    """Where systemd or the cgroup can take what a rule protects, its shield notwithstanding."""
+    protected = [target for target in targets if target.rule.protects]
+    if not protected:
+        return []
+    subjects, around = survey(protected, sources)
+    auditor = Auditor(around)
+    found: dict[tuple[str, Killer], Broken] = {}
+    for subject in filter(None, map(as_shielded, subjects)):
+        verdicts = auditor.verdicts(subject)
+        for killer in SHIELDED:
+            verdict, key = verdicts[killer], (subject.rule.name, killer)
+            if verdict.verdict == "exposed":
+                one = found.setdefault(key, Broken(*key, (), verdict.reason, verdict.advice))
+                found[key] = one._replace(pids=(*one.pids, subject.holder.pid))
+    return list(found.values())
 
 
 def document(
@@ -90,6 +137,7 @@ def document(
     warnings: Sequence[Fault],
     config: Config | None,
     census: Census | None,
+    broken: Sequence[Broken] = (),
 ) -> dict[str, object]:
     """The field names are a contract."""
     rules = config.rules if config is not None else ()
@@ -97,7 +145,8 @@ def document(
     return {
         "faults": [fault._asdict() for fault in faults],
         "warnings": [warning._asdict() for warning in warnings],
-        "not_carried_out": list(pending(config)) if config is not None else [],
+        "not_carried_out": notes(config) if config is not None else [],
+        "promises_broken": [one._asdict() for one in broken],
         "rules": [
             {
                 "name": rule.name,
@@ -109,9 +158,10 @@ def document(
     }
 
 
-def as_text(path: Path, loaded: Loaded, census: Census) -> Iterator[str]:
+def as_text(path: Path, loaded: Loaded, census: Census, broken: Sequence[Broken]) -> Iterator[str]:
     yield from warning_lines(loaded.warnings)
-    yield from (f"note: {line}" for line in pending(loaded.config))
+    yield from (f"note: {line}" for line in notes(loaded.config))
+    yield from map(broken_line, broken)
     rules = loaded.config.rules
     yield f"{printable(str(path))}: no faults, {len(rules)} rule{'s' * (len(rules) != 1)}"
     for rule in rules:
@@ -120,9 +170,22 @@ def as_text(path: Path, loaded: Loaded, census: Census) -> Iterator[str]:
         yield f"{census.hidden} processes may not be seen by you, and were left out: try as root"
 
 
+def notes(config: Config) -> list[str]:
+    """What is not done of it, by this version or on this machine."""
+    return list(pending(config, {name: missing(*PROBES[name]) for name in ("systemd", "cgroup2")}))
+
+
 def warning_lines(warnings: Sequence[Fault]) -> Iterator[str]:
     for fault in warnings:
         yield str(fault._replace(text=f"warning: {fault.text}"))
+
+
+def broken_line(broken: Broken) -> str:
+    number = f"{len(broken.pids)} process{'es' * (len(broken.pids) != 1)}"
+    return (
+        f"warning: rule {broken.rule} protects {number} that {broken.killer} can take as it is now:"
+        f" {printable(broken.reason)} -> {printable(broken.advice)}"
+    )
 
 
 def rule_line(rule: Rule, matched: Sequence[Matched]) -> str:

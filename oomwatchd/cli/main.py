@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "run": "the daemon, in the foreground",
     "check": "all faults and warnings of the configuration, and what each rule matches now",
     "explain": "which rule decides about a process, and why the others do not",
+    "audit": "which killers can still take what the rules match, and what would help",
     "rank": "the order in which the kernel would kill now, with the arithmetic",
     "status": "what the running daemon holds",
 }

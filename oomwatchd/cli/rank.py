@@ -10,20 +10,20 @@ from typing import Final, NamedTuple
 
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import Failure, fail
-from oomwatchd.cli.table import Column, bold, show, size, table, terminal_width
+from oomwatchd.cli.table import Column, bold, show, table, terminal_width
 from oomwatchd.cli.verdict import Judge, loaded
 from oomwatchd.kernel.adjust import read_adj
-from oomwatchd.kernel.proc import GONE, READ_DIRECTORY, ProcFs
-from oomwatchd.kernel.status import Memory, Status, parse_meminfo, read_status
+from oomwatchd.kernel.proc import GONE, ProcFs, in_pid_namespace
+from oomwatchd.kernel.settings import read_vm_setting
+from oomwatchd.kernel.status import Memory, memory_status, parse_meminfo
 from oomwatchd.model import ProcessId
 from oomwatchd.paths import CONFIG
 from oomwatchd.policy import badness
 from oomwatchd.policy.badness import Candidate
-from oomwatchd.text import decoded
+from oomwatchd.text import decoded, size
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 FIRST_ROWS: Final = 20
-PID_NAMESPACE_OF_BOOT: Final = 0xEFFFFFFC  # its inode number; include/uapi/linux/nsfs.h
 
 RuleOf = Callable[[int], str | None]  # the name of the rule that a pid matches
 
@@ -133,50 +133,20 @@ def read_candidate(proc: ProcFs, pid: int, total: int) -> tuple[ProcessId, Candi
     return look.id, Candidate(pid, name, adj, resident + swap + page_tables, points)
 
 
-def memory_status(directory: int) -> Status | None:
-    """The process's status, or, where its first thread has exited, that of one that lives on.
-
-    None if no thread holds memory any more.  Source: mm/oom_kill.c, find_lock_task_mm().
-    """
-    status = read_status(directory)
-    if status.has_memory:
-        return status
-    for tid in thread_ids(directory):
-        try:
-            status = read_status(directory, f"task/{tid}/status")
-        except GONE:
-            continue
-        if status.has_memory:
-            return status
-    return None
-
-
-def thread_ids(directory: int) -> list[str]:
-    tasks = os.open("task", READ_DIRECTORY, dir_fd=directory)
-    try:
-        return os.listdir(tasks)
-    finally:
-        os.close(tasks)
-
-
 def total_pages(memory: Memory) -> int:
     return (memory.total_bytes + memory.swap_total_bytes) // PAGE_BYTES
 
 
 def overrulings(root: Path) -> Iterator[str]:
     """The settings under which this order does not decide."""
-    setting = read_setting(root, "panic_on_oom")
+    setting = read_vm_setting(root, "panic_on_oom")
     if setting != 0:
         yield f"warning: vm.panic_on_oom={setting}: the kernel panics, no process is picked"
-    if read_setting(root, "oom_kill_allocating_task") != 0:
+    if read_vm_setting(root, "oom_kill_allocating_task") != 0:
         yield (
             "warning: vm.oom_kill_allocating_task=1: whoever asks for memory at that moment is"
             " killed, not the first of this order"
         )
-
-
-def read_setting(root: Path, name: str) -> int:
-    return int((root / "sys/vm" / name).read_bytes())
 
 
 def blind_spots(root: Path, pids: Collection[int], refused: int) -> Iterator[str]:
@@ -185,15 +155,8 @@ def blind_spots(root: Path, pids: Collection[int], refused: int) -> Iterator[str
         yield "not seen: processes of other users, as /proc hides them (hidepid); try as root"
     if refused:
         yield f"not seen: processes that may not be read ({refused}); try as root"
-    if in_container(root):
+    if in_pid_namespace(root):
         yield "not seen: processes outside of this container"
-
-
-def in_container(root: Path) -> bool:
-    try:
-        return (root / "self/ns/pid").stat().st_ino != PID_NAMESPACE_OF_BOOT
-    except FileNotFoundError:  # a kernel that was built without
-        return False
 
 
 # -- showing ---------------------------------------------------------------------------------------

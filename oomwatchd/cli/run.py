@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,14 +14,17 @@ from oomwatchd.cli import exits
 from oomwatchd.cli.failure import unreadable
 from oomwatchd.config import ConfigError, Loaded, load
 from oomwatchd.daemon import Daemon, Machine, serve
+from oomwatchd.exposure import auditor_command
 from oomwatchd.host import SystemHost
 from oomwatchd.journal import log
+from oomwatchd.kernel.cgroup import CGROUP_ROOT
 from oomwatchd.kernel.features import probe
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger, LedgerError
 from oomwatchd.model import Address
 from oomwatchd.paths import CONFIG, ledger_path, runtime_directory, status_socket
 from oomwatchd.server import Reporter
+from oomwatchd.systemd.manager import spawned, worker_command
 from oomwatchd.systemd.notify import Notifier
 from oomwatchd.text import printable
 
@@ -86,6 +90,11 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
             Machine(
                 ram_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
                 ticks_per_second=os.sysconf("SC_CLK_TCK"),
+                cgroup_root=None if features["cgroup2"] else CGROUP_ROOT,
+                spawn_auditor=None if dry_run else partial(spawned, auditor_command()),
+                spawn=None
+                if features["systemd"]
+                else partial(spawned, worker_command(CGROUP_ROOT)),
             ),
             dry_run=dry_run,
         )

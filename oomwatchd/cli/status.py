@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import Failure, fail
-from oomwatchd.cli.table import Column, show, size, table, terminal_width
+from oomwatchd.cli.table import Column, show, table, terminal_width
 from oomwatchd.paths import runtime_directory, status_socket
-from oomwatchd.text import printable
+from oomwatchd.text import printable, size
 
 FIRST_ROWS: Final = 20
 ANSWER_SECONDS: Final = 10.0

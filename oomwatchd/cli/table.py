@@ -1,4 +1,4 @@
-"""Aligned columns and sizes for people.
+"""Aligned columns for people.
 
 What is put into a cell may come from any user: it is made printable here, so that no caller can
 forget it.
@@ -6,6 +6,7 @@ forget it.
 
 import os
 import shutil
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TextIO
@@ -15,8 +16,6 @@ from oomwatchd.text import printable
 GAP: Final = "  "
 CUT_MARK: Final = "..."  # not one character: a terminal need not know it
 NARROWEST: Final = 8  # a column is not cut below this: less tells nothing
-MIB: Final = 1 << 20
-GIB: Final = 1 << 30
 
 
 class Column(NamedTuple):
@@ -44,10 +43,14 @@ def cells(text: str) -> int:
     return sum(map(_cells, text))
 
 
-def size(size_bytes: int, *, sign: bool = False) -> str:
-    """``51.2 MiB``, ``-20.8 GiB``; with *sign*, ``+9.6 GiB``."""
-    unit, name = (GIB, "GiB") if abs(size_bytes) >= GIB else (MIB, "MiB")
-    return f"{size_bytes / unit:{'+' if sign else ''}.1f} {name}"
+def wrapped(first: str, text: str, width: int) -> Iterator[str]:
+    """*first*, then *text* in as many lines as it takes, all of them beginning where it does."""
+    indent = " " * cells(first)
+    lines = textwrap.wrap(
+        printable(text), max(width - len(indent), NARROWEST), break_on_hyphens=False
+    )
+    for place, line in enumerate(lines or [""]):
+        yield f"{indent if place else first}{line}".rstrip()
 
 
 def terminal_width(stream: TextIO) -> int | None:

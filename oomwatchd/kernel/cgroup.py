@@ -1,5 +1,6 @@
 """Control groups: where a process lies, and which systemd unit that is."""
 
+import os
 import re
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -10,6 +11,15 @@ from oomwatchd.text import decoded
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 UNIT: Final = re.compile(r".+\.(service|scope|socket|mount|swap|slice)")
 USER_MANAGER: Final = re.compile(r"user@\d+\.service")
+UNIFIED: Final = b"0::"
+# What docker, podman, cri-o and containerd name the scope of a container, under systemd ...
+CONTAINER_SCOPE: Final = re.compile(
+    r"(docker|libpod|libpod-conmon|crio|cri-containerd|nerdctl|buildkit|lxc)-.+\.scope"
+)
+# ... and where they and LXC put it, where they arrange cgroups by themselves; nspawn.
+CONTAINER_PARENT: Final = re.compile(
+    r"docker|buildkit|libpod_parent|lxc|lxc\.(payload|monitor)\b.*|k8s\.io|machine\.slice"
+)
 
 
 class Membership(NamedTuple):
@@ -81,3 +91,47 @@ def in_kubernetes_pod(path: str) -> bool:
     return "user.slice" not in components and any(
         component.startswith("kubepods") or "-kubepods" in component for component in components
     )
+
+
+def unified_path(raw: bytes) -> str | None:
+    """Where ``/proc/PID/cgroup`` says that the process lies, as a path below the cgroup2 mount.
+
+    Bytes that are not UTF-8 become surrogates, so that the path leads back to the directory.  None
+    where it lies outside of what we see, or in a cgroup that is there no more.
+
+    Source:  cgroups(7); kernel/cgroup/cgroup.c, proc_cgroup_show().
+    """
+    for line in raw.split(b"\n"):
+        if line.startswith(UNIFIED):
+            path = os.fsdecode(line.removeprefix(UNIFIED))
+            outside = path.startswith("/..") or not path.startswith("/")
+            return None if outside or path.endswith(" (deleted)") else path
+    return None
+
+
+def in_container(path: str) -> bool:
+    """Whether a container runtime or a kubelet manages what lies in the cgroup *path*.
+
+    A user may name a cgroup of his own so, and will get less protection for it.
+    """
+    components = path.strip("/").split("/")
+    return in_kubernetes_pod(path) or any(
+        CONTAINER_SCOPE.fullmatch(component) or CONTAINER_PARENT.fullmatch(component)
+        for component in components
+    )
+
+
+def unit_cgroup(path: str) -> str:
+    """The cgroup of the unit that the cgroup *path* belongs to; *path* itself, if to none.
+
+    Of what lies in a user's manager, that manager's unit.
+    """
+    components = path.strip("/").split("/")
+    system, rest = first_unit(components)
+    if system is None:
+        return path
+    if USER_MANAGER.fullmatch(system):
+        user, deeper = first_unit(rest)
+        rest = deeper if user is not None else []
+    depth = len(components) - len(rest)
+    return "/" + "/".join(components[:depth])

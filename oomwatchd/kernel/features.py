@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,8 @@ def cgroup2() -> None:
 def systemd() -> None:
     if not BOOTED_BY_SYSTEMD.is_dir():
         raise Missing("systemd does not run this machine")
+    if find_spec("pystemd") is None:  # importing it would take 10 MiB
+        raise Missing("pystemd is not installed")
 
 
 def lower_adj() -> None:
@@ -66,7 +69,7 @@ PROBES: Final[Mapping[str, tuple[Callable[[], None], str]]] = {
     "psi_trigger": (psi_trigger, "memory pressure is only looked at every few seconds"),
     "kernel_log": (kernel_log, "kills by the kernel cannot be explained"),
     "cgroup2": (cgroup2, "systemd-oomd cannot run here, and cgroups' memory is not watched"),
-    "systemd": (systemd, "units cannot be asked about or changed"),
+    "systemd": (systemd, "systemd cannot be asked to move processes (shield: scope)"),
     "lower_adj": (lower_adj, "values can be raised, but lowered only as far as they once were"),
 }
 

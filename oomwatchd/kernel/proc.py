@@ -22,6 +22,7 @@ GONE: Final = (FileNotFoundError, ProcessLookupError)  # ENOENT by path, ESRCH b
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FIRST_READ_BYTES: Final = 4096
+PID_NAMESPACE_OF_BOOT: Final = 0xEFFFFFFC  # its inode number; include/uapi/linux/nsfs.h
 
 
 class Stat(NamedTuple):
@@ -237,3 +238,11 @@ class ProcFs:
     def boot_id(self) -> str:
         """Another at every boot; random(4)."""
         return (self.root / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def in_pid_namespace(root: Path) -> bool:
+    """Whether there are processes that this /proc does not show, as in a container."""
+    try:
+        return (root / "self/ns/pid").stat().st_ino != PID_NAMESPACE_OF_BOOT
+    except FileNotFoundError:  # a kernel that was built without
+        return False

@@ -4,7 +4,7 @@ import os
 import re
 from typing import Final, NamedTuple
 
-from oomwatchd.kernel.proc import READ
+from oomwatchd.kernel.proc import GONE, READ, READ_DIRECTORY
 
 _REST: Final = rb"[^\n]*\n"
 _OTHER_LINES: Final = rb"(?:[^\n]*\n)*?"
@@ -134,3 +134,29 @@ def read_status(directory: int, name: str = "status") -> Status:
     finally:
         os.close(fd)
     return parse_status(raw)
+
+
+def memory_status(directory: int) -> Status | None:
+    """The process's status, or, where its first thread has exited, that of one that lives on.
+
+    None if no thread holds memory any more.  Source: mm/oom_kill.c, find_lock_task_mm().
+    """
+    status = read_status(directory)
+    if status.has_memory:
+        return status
+    for tid in thread_ids(directory):
+        try:
+            status = read_status(directory, f"task/{tid}/status")
+        except GONE:
+            continue
+        if status.has_memory:
+            return status
+    return None
+
+
+def thread_ids(directory: int) -> list[str]:
+    tasks = os.open("task", READ_DIRECTORY, dir_fd=directory)
+    try:
+        return os.listdir(tasks)
+    finally:
+        os.close(tasks)

@@ -8,7 +8,8 @@ from typing import Final
 import pytest
 
 from .machine import SUITES, Image, Machine, image, only_one
-from .service import install, put_programs
+from .service import GUEST, WORK, configure, install, put_programs
+from .shield import NO_RULES, calm, end_all, prepare
 
 CACHE: Final = Path(
     # Large, and worth keeping over a reboot; only root writes there, and root checks no images.
@@ -102,3 +103,21 @@ def protected(machine: Machine, deb: Path) -> Machine:
     """The same machine with the package installed, and its service active."""
     install(machine, deb)
     return machine
+
+
+@pytest.fixture(scope="module")
+def squeezed(protected: Machine) -> Machine:
+    """Whatever lives under the user's manager and needs more than 200 MiB is under pressure."""
+    for name in ("trainer", "other"):
+        protected.put(f"{WORK}/{name}.py", (GUEST / "trainer.py").read_bytes(), 0o755)
+    prepare(protected)
+    return protected
+
+
+@pytest.fixture
+def session(squeezed: Machine) -> Iterator[Machine]:
+    """The same machine, quiet, and quiet again afterwards."""
+    calm(squeezed)
+    yield squeezed
+    end_all(squeezed)
+    configure(squeezed, NO_RULES)

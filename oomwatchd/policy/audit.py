@@ -1,0 +1,86 @@
+"""Which killers can still take a process, and the one change that would help against each."""
+
+from typing import Final
+
+from oomwatchd.auditing import (
+    KILLERS,
+    Cgroup,
+    Killer,
+    Standing,
+    Subject,
+    Surroundings,
+    Verdict,
+    Verdicts,
+)
+from oomwatchd.policy import audit_kernel, audit_others, audit_systemd
+from oomwatchd.policy.queue import Queues
+
+GRAVITY: Final[tuple[Standing, ...]] = ("absent", "safe", "last_in_line", "unknown", "exposed")
+SHIELDED: Final[tuple[Killer, ...]] = ("oom_group", "oom_policy", "systemd_oomd")
+
+
+class Auditor:
+    """Judges processes by the same surroundings, one after the other."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._around = surroundings
+        self._queues = Queues(surroundings)
+
+    def verdicts(self, subject: Subject) -> Verdicts:
+        """One for each killer, in the order of KILLERS."""
+        around, queues = self._around, self._queues
+        found: dict[Killer, Verdict] = {
+            "kernel": audit_kernel.kernel(subject, around, queues),
+            "cgroup": self._at_limits(subject),
+            "oom_group": audit_kernel.oom_group(subject, around),
+            "oom_policy": worst(audit_systemd.oom_policies(subject, around)),
+            "systemd_oomd": worst(audit_systemd.systemd_oomd(subject, around)),
+            "earlyoom": audit_others.earlyoom(subject, around, queues),
+            "nohang": audit_others.nohang(subject, around, queues),
+            "ray": audit_others.ray(subject, around),
+            "kubelet": audit_others.kubelet(subject, around),
+        }
+        if not subject.rule.protects:  # nothing has to change for its sake
+            found = {killer: one._replace(advice="") for killer, one in found.items()}
+        return {killer: found[killer] for killer in KILLERS}
+
+    def _at_limits(self, subject: Subject) -> Verdict:
+        limited = audit_kernel.limited(subject)
+        if not limited:
+            return Verdict("absent", "no cgroup above it has a limit")
+        return worst(
+            [
+                audit_kernel.at_limit(subject, cgroup, self._around, self._queues)
+                for cgroup in limited
+            ]
+        )
+
+
+def worst(verdicts: list[Verdict]) -> Verdict:
+    """The gravest; of two that only say who goes first, where less does."""
+    return max(
+        verdicts,
+        key=lambda verdict: (GRAVITY.index(verdict.verdict), -(verdict.first_bytes or 0)),
+    )
+
+
+def as_shielded(subject: Subject) -> Subject | None:
+    """*subject* as its rule's shield will have it; None: in a scope of its own, out of reach.
+
+    For `check`, which is asked before a configuration is in force.
+    """
+    if subject.rule.shield == "none" or subject.in_container:
+        return subject
+    if subject.rule.shield == "scope":
+        return None
+    *above, own = subject.line
+    groups = (marked(cgroup) if cgroup.oom_group else cgroup for cgroup in above)
+    manager = subject.init_scope
+    return subject._replace(
+        line=(*groups, marked(own)),
+        init_scope=None if manager is None else marked(manager),
+    )
+
+
+def marked(cgroup: Cgroup) -> Cgroup:
+    return cgroup._replace(preference="omit")

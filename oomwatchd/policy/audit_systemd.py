@@ -1,0 +1,251 @@
+"""systemd's killers: the unit's OOMPolicy=, and systemd-oomd, which goes by pressure and swap."""
+
+from typing import Final
+
+from oomwatchd.auditing import (
+    Cgroup,
+    Subject,
+    Surroundings,
+    UnitName,
+    UnitSettings,
+    Unseen,
+    Verdict,
+)
+from oomwatchd.policy.audit_kernel import as_root, others_in
+from oomwatchd.policy.queue import LITTLE_RATIO
+from oomwatchd.text import size
+
+SERVICE_OR_SCOPE: Final = (".service", ".scope")
+PREFERENCES_SINCE: Final = (248, 0)
+SAME_OWNER_SINCE: Final = (252, 0)
+ROOT_NOT_HONOURED: Final = (252, 0)  # where the watched cgroup is not root's, too
+
+# -- OOMPolicy= ------------------------------------------------------------------------------------
+
+
+def oom_policies(subject: Subject, around: Surroundings) -> list[Verdict]:
+    """One for each unit that it lies in: its own first, then perhaps its user's manager."""
+    if not around.unified:
+        return [Verdict("absent", "systemd sees the kernel's kills with cgroup v2 alone")]
+    pairs = [
+        (unit, cgroup)
+        for cgroup in reversed(subject.line)
+        for unit in cgroup.units
+        if unit.name.endswith(SERVICE_OR_SCOPE)
+    ]
+    if not pairs:
+        return [Verdict("absent", "it lies in no service or scope of systemd")]
+    return [oom_policy(subject, unit, cgroup, around) for unit, cgroup in pairs]
+
+
+def oom_policy(subject: Subject, unit: UnitName, cgroup: Cgroup, around: Surroundings) -> Verdict:
+    others = others_in(cgroup, subject.holder, around)
+    if not others and not around.hidden:
+        return Verdict("safe", f"no other process of {unit.name} can be killed")
+    settings = around.units.get(unit, Unseen("not asked"))
+    if isinstance(settings, Unseen):
+        return Verdict("unknown", f"OOMPolicy= of {unit.name}: {settings.reason}", as_root(around))
+    policy = settings.oom_policy
+    if policy is None:
+        return Verdict("safe", f"{unit.name}: this systemd has no OOMPolicy= for it")
+    if policy == "continue":
+        return Verdict("safe", f"{unit.name} has OOMPolicy=continue")
+    if not others:
+        return Verdict("unknown", f"{unit.name} may hold {around.hidden}", as_root(around))
+    what = "stops" if policy == "stop" else "kills"
+    number = f"one of its {len(others)} others" if len(others) > 1 else "its one other process"
+    reason = (
+        f"{unit.name} has OOMPolicy={policy}: if the kernel kills {number}, systemd {what} them all"
+    )
+    return Verdict("exposed", reason, policy_advice(subject, unit))
+
+
+def policy_advice(subject: Subject, unit: UnitName) -> str:
+    """A scope is made by a program, not from a file that could be edited."""
+    if unit.name.endswith(".scope"):
+        return scope_advice(subject)
+    edit = "systemctl edit" if unit.manager is None else "systemctl --user edit"
+    return f"OOMPolicy=continue: {edit} {unit.name}"
+
+
+# -- systemd-oomd ----------------------------------------------------------------------------------
+
+
+def systemd_oomd(subject: Subject, around: Surroundings) -> list[Verdict]:
+    """One for each cgroup above it that systemd-oomd watches, or that we do not know about."""
+    if not around.unified:
+        return [Verdict("absent", "systemd-oomd needs cgroup v2 alone")]
+    if not around.oomd.running and around.hidden:
+        return [Verdict("unknown", f"whether it runs: {around.hidden}", as_root(around))]
+    if not around.oomd.running:
+        return [Verdict("absent", "systemd-oomd does not run")]
+    settings = [
+        (cgroup, unit, around.units.get(unit, Unseen("not asked")))
+        for cgroup in subject.line
+        for unit in cgroup.units
+    ]
+    verdicts = [
+        verdict
+        for cgroup, unit, found in settings
+        for verdict in by_unit(subject, cgroup, unit, found, around)
+    ]
+    if around.oomd.rule_files:
+        names = ", ".join(around.oomd.rule_files)
+        verdicts.append(Verdict("unknown", f"systemd-oomd follows rules of its own: {names}"))
+    return verdicts or [Verdict("safe", "systemd-oomd watches no cgroup above it")]
+
+
+def by_unit(
+    subject: Subject,
+    watched: Cgroup,
+    unit: UnitName,
+    settings: UnitSettings | Unseen,
+    around: Surroundings,
+) -> list[Verdict]:
+    if isinstance(settings, Unseen):
+        if never_candidate(subject, watched, around):
+            return []
+        reason = f"whether systemd-oomd watches {unit.name}: {settings.reason}"
+        return [Verdict("unknown", reason, as_root(around))]
+    verdicts = []
+    if settings.pressure == "kill":
+        limit = settings.pressure_limit_ratio or around.oomd.limit_ratio
+        seconds = settings.pressure_seconds or around.oomd.seconds
+        when = f"above {limit * 100:g} % memory pressure for {seconds:g} s"
+        verdicts.append(watched_by(subject, watched, f"{unit.name} {when}", around))
+    if settings.swap == "kill" and around.machine.swap_pages:
+        when = f"when memory and swap are {around.oomd.swap_limit_ratio * 100:g} % full"
+        verdicts.append(watched_by(subject, watched, f"{unit.name} {when}", around))
+    return verdicts
+
+
+def never_candidate(subject: Subject, watched: Cgroup, around: Surroundings) -> bool:
+    """Whether it is safe below *watched*, whatever that is set to."""
+    candidate = candidate_under(subject, watched)
+    return candidate is None or (
+        candidate.preference == "omit"
+        and honoured(candidate, watched, around.systemd_version) is True
+        and not session_can_die(subject, watched, around)
+    )
+
+
+def session_can_die(subject: Subject, watched: Cgroup, around: Surroundings) -> bool:
+    """Whether its user's manager is a candidate, with which all of the session ends."""
+    manager = subject.init_scope
+    if manager is None or not watched.holds(manager.path):
+        return False
+    marked = manager.preference == "omit"
+    return not (marked and honoured(manager, watched, around.systemd_version) is True)
+
+
+def watched_by(subject: Subject, watched: Cgroup, why: str, around: Surroundings) -> Verdict:
+    """What systemd-oomd would do, as it kills below *watched*."""
+    why = f"systemd-oomd kills cgroups of {why}"
+    candidate = candidate_under(subject, watched)
+    if candidate is None:
+        return Verdict("safe", f"{why}, but only those with no other below them, which its is not")
+    if candidate.preference == "none":
+        own = candidate is subject.line[-1]
+        which = "its own" if own else f"{candidate.path}, which dies as a whole,"
+        advice = shield_advice(subject, watched, around)
+        return Verdict("exposed", f"{why}; {which} has no mark", advice)
+    holds = honoured(candidate, watched, around.systemd_version)
+    mark = f"the mark {candidate.preference} of its own"
+    if holds is None:
+        reason = getattr(around.systemd_version, "reason", "")
+        return Verdict(
+            "unknown",
+            f"{why}; whether {mark} counts hangs on the version: {reason}",
+            as_root(around),
+        )
+    if not holds:
+        return Verdict(
+            "exposed",
+            f"{why}; {mark} does not count, {why_not(candidate, watched)}",
+            scope_advice(subject),
+        )
+    return beside_others(subject, candidate, watched, f"{why}; {mark} counts", around)
+
+
+def candidate_under(subject: Subject, watched: Cgroup) -> Cgroup | None:
+    """The cgroup that would be killed with the process: its own, or one that dies as a group.
+
+    Source:  systemd, src/oom/oomd-manager.c, recursively_get_cgroup_context().
+    """
+    below = [cgroup for cgroup in subject.line if watched.holds(cgroup.path)]
+    group = next((cgroup for cgroup in below[1:] if cgroup.oom_group), None)
+    own = subject.line[-1]
+    return group or (own if own.leaf else None)
+
+
+def honoured(cgroup: Cgroup, watched: Cgroup, version: tuple[int, int] | Unseen) -> bool | None:
+    """Whether a mark on *cgroup* counts where *watched* is over the limit; None: not known.
+
+    Source:  systemd, src/oom/oomd-util.c, of the versions named.
+    """
+    same_owner = cgroup.owner_uid == watched.owner_uid
+    if cgroup.owner_uid != 0 and not same_owner:
+        return False
+    if isinstance(version, Unseen):
+        return True if same_owner and cgroup.owner_uid == 0 else None
+    if version < PREFERENCES_SINCE:
+        return False
+    if cgroup.owner_uid == 0:
+        return same_owner or version != ROOT_NOT_HONOURED
+    return version >= SAME_OWNER_SINCE
+
+
+def beside_others(
+    subject: Subject, candidate: Cgroup, watched: Cgroup, why: str, around: Surroundings
+) -> Verdict:
+    """A mark that counts; but what does systemd-oomd take instead?"""
+    manager_can_die = session_can_die(subject, watched, around)
+    if candidate.preference == "omit" and not manager_can_die:
+        return Verdict("safe", why)
+    manager = subject.init_scope
+    if manager is not None and manager_can_die:
+        why = f"{why}, but {manager.path} has none, and with it the whole session ends"
+    machine = around.machine
+    first_pages = sum(
+        holder.freed_pages
+        for holder in around.holders
+        if watched.holds(holder.cgroup)
+        and not candidate.holds(holder.cgroup)
+        and not (manager is not None and manager.holds(holder.cgroup))
+    )
+    first_bytes = first_pages * machine.page_bytes
+    advice = shield_advice(subject, watched, around)
+    if first_pages < machine.total_pages * LITTLE_RATIO:
+        return Verdict("exposed", f"{why}; next to nothing else could be killed", advice)
+    reason = f"{why}; {size(first_bytes)} of others in {watched.path} can go first"
+    return Verdict("last_in_line", reason, advice, first_bytes)
+
+
+def why_not(candidate: Cgroup, watched: Cgroup) -> str:
+    if candidate.owner_uid == watched.owner_uid:
+        return "as this version of systemd-oomd does not heed it"
+    return (
+        f"as {candidate.path} belongs to uid {candidate.owner_uid}"
+        f" and {watched.path} to uid {watched.owner_uid}"
+    )
+
+
+def shield_advice(subject: Subject, watched: Cgroup, around: Surroundings) -> str:
+    """A mark where it would count, else a cgroup of its own."""
+    if subject.in_container:
+        return scope_advice(subject)
+    own = candidate_under(subject, watched)
+    if own is not None and honoured(own, watched, around.systemd_version) is not False:
+        return f"shield: preference in rule {subject.rule.name}{already(subject, 'preference')}"
+    return scope_advice(subject)
+
+
+def scope_advice(subject: Subject) -> str:
+    if subject.in_container:
+        return "run it outside of the container: what is in one is not shielded"
+    return f"shield: scope in rule {subject.rule.name}{already(subject, 'scope')}"
+
+
+def already(subject: Subject, shield: str) -> str:
+    """The rule may say so, and nobody has carried it out."""
+    return " (it says so: does the daemon run?)" if subject.rule.shield == shield else ""
