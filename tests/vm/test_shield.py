@@ -52,8 +52,8 @@ def watched(machine: Machine, *disturb: Callable[[], object]) -> float:
 
 def test_without_a_shield_minus_1000_does_not_save_the_trainer(session: Machine) -> None:
     configure(session, rule("none"))
+    other(session)  # first, as it may be killed as soon as there is pressure
     run = trainer(session)
-    other(session)
     has_adj(session, run.main, -1000)
 
     session.wait("the trainer is dead", lambda: not run.lives(), WATCHED_SECONDS)
@@ -62,8 +62,8 @@ def test_without_a_shield_minus_1000_does_not_save_the_trainer(session: Machine)
 
 def test_with_preference_it_and_its_session_live(session: Machine) -> None:
     configure(session, rule("preference"))
+    other(session)  # first, as it may be killed as soon as there is pressure
     run = trainer(session)
-    other(session)
     has_adj(session, run.main, -1000)
 
     highest = watched(session)
@@ -78,8 +78,8 @@ def test_with_preference_it_and_its_session_live(session: Machine) -> None:
 
 def test_with_a_scope_of_its_own_it_and_its_session_live(session: Machine) -> None:
     configure(session, rule("scope"))
+    other(session)  # first, as it may be killed as soon as there is pressure
     run = trainer(session)
-    other(session)
 
     watched(session)
 
@@ -177,8 +177,8 @@ def test_without_the_daemon_a_set_property_takes_the_mark_and_the_trainer(
 @pytest.mark.long
 def test_with_the_daemon_it_outlives_reloads_properties_and_restarts(session: Machine) -> None:
     configure(session, rule("preference"))
+    other(session)  # first, as it may be killed as soon as there is pressure
     run = trainer(session)
-    other(session)
     session.wait("it is marked", lambda: is_marked(session, run.cgroup))
 
     highest = watched(
