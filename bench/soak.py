@@ -19,12 +19,20 @@ RATE: Final = 5.0  # matching programs a second; each lives a second
 LIVES_MILLISECONDS: Final = 1000
 GROWTH_KIB_MAX: Final = 256.0
 SCANS: Final = "oomwatchd_scan_duration_seconds_count"
+HEAD: Final = ["turns", "RSS, MiB", "descriptors", "processes under rules"]
+PROCESSES: Final = "oomwatchd_rule_processes"
+DESCRIPTORS_PER_PROCESS: Final = 3  # it is held by, for as long as it lives
 
 
 class Sample(NamedTuple):
     turns: float
     resident_kib: float
     descriptors: float
+    processes: float  # under rules; there are more while the machine is busy with something else
+
+    @property
+    def own_descriptors(self) -> float:
+        return self.descriptors - DESCRIPTORS_PER_PROCESS * self.processes
 
 
 def measure(scratch: Path, turns: int) -> Section:
@@ -62,7 +70,8 @@ def sample(daemon: Subject) -> Sample:
         raise ValueError(daemon.name)
     scans = contenders.metric(daemon.port, SCANS)
     resident_kib = meters.memory(daemon.pid).resident_mib * meters.MIB_KIB
-    return Sample(scans, resident_kib, meters.descriptors(daemon.pid))
+    descriptors = meters.descriptors(daemon.pid)
+    return Sample(scans, resident_kib, descriptors, contenders.metric(daemon.port, PROCESSES))
 
 
 def quarters(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
@@ -79,21 +88,27 @@ def growth(samples: Sequence[Sample], field: Callable[[Sample], float]) -> float
 
 def bars(samples: Sequence[Sample]) -> list[Bar]:
     resident_kib = growth(samples, lambda one: one.resident_kib)
-    descriptors = growth(samples, lambda one: one.descriptors)
+    descriptors = growth(samples, lambda one: one.own_descriptors)
     return [
         Bar("growth of resident memory", resident_kib, GROWTH_KIB_MAX, "KiB"),
-        Bar("growth of the number of descriptors", descriptors, 0),
+        Bar("growth of the number of descriptors, but for those of processes", descriptors, 0),
     ]
 
 
 def text(samples: Sequence[Sample], seconds: float, programs: int) -> str:
     every = max(len(samples) // 10, 1)
     rows = [
-        [f"{one.turns:,.0f}", number(one.resident_kib / meters.MIB_KIB), number(one.descriptors)]
+        [
+            f"{one.turns:,.0f}",
+            number(one.resident_kib / meters.MIB_KIB),
+            number(one.descriptors),
+            number(one.processes),
+        ]
         for one in [*samples[:-1:every], samples[-1]]
     ]
     return (
         f"A look every {INTERVAL_SECONDS * 1000:.0f} ms for {seconds / 60:.0f} minutes, "
         f"{programs:,} matching programs that came and went. Growth is from the second quarter "
-        f"to the last, median to median.\n\n{table(['turns', 'RSS, MiB', 'descriptors'], rows)}"
+        f"to the last, median to median; each process under a rule is held by "
+        f"{DESCRIPTORS_PER_PROCESS} descriptors.\n\n{table(HEAD, rows)}"
     )

@@ -233,7 +233,7 @@ def storm_run(storm: execs.Storm, daemon: str) -> execs.Run:
 
 
 def test_memory_that_grows_all_the_time_is_not_flat() -> None:
-    growing = [soak.Sample(turn, 28_000 + 10 * turn, 20) for turn in range(200)]
+    growing = [soak.Sample(turn, 28_000 + 10 * turn, 20, 2) for turn in range(200)]
 
     resident, descriptors = soak.bars(growing)
 
@@ -243,12 +243,20 @@ def test_memory_that_grows_all_the_time_is_not_flat() -> None:
 
 
 def test_one_descriptor_more_is_not_flat() -> None:
-    leaking = [soak.Sample(turn, 28_000, 20 + turn // 100) for turn in range(200)]
+    leaking = [soak.Sample(turn, 28_000, 20 + turn // 100, 2) for turn in range(200)]
 
     resident, descriptors = soak.bars(leaking)
 
     assert resident.met
     assert not descriptors.met
+
+
+def test_descriptors_of_processes_that_came_meanwhile_are_no_leak() -> None:
+    busier = [soak.Sample(turn, 28_000, 20 + 3 * (turn // 100), turn // 100) for turn in range(200)]
+
+    _, descriptors = soak.bars(busier)
+
+    assert descriptors.met
 
 
 # -- how it is shown

@@ -52,8 +52,8 @@ def watched(machine: Machine, *disturb: Callable[[], object]) -> float:
 
 def test_without_a_shield_minus_1000_does_not_save_the_trainer(session: Machine) -> None:
     configure(session, rule("none"))
+    other(session)  # first, as it may be killed as soon as there is pressure
     run = trainer(session)
-    other(session)
     has_adj(session, run.main, -1000)
 
     session.wait("the trainer is dead", lambda: not run.lives(), WATCHED_SECONDS)
@@ -62,8 +62,8 @@ def test_without_a_shield_minus_1000_does_not_save_the_trainer(session: Machine)
 
 def test_with_preference_it_and_its_session_live(session: Machine) -> None:
     configure(session, rule("preference"))
+    other(session)  # first, as it may be killed as soon as there is pressure
     run = trainer(session)
-    other(session)
     has_adj(session, run.main, -1000)
 
     highest = watched(session)
@@ -78,8 +78,8 @@ def test_with_preference_it_and_its_session_live(session: Machine) -> None:
 
 def test_with_a_scope_of_its_own_it_and_its_session_live(session: Machine) -> None:
     configure(session, rule("scope"))
+    other(session)  # first, as it may be killed as soon as there is pressure
     run = trainer(session)
-    other(session)
 
     watched(session)
 
@@ -111,6 +111,7 @@ def audited(machine: Machine, pid: int) -> str:
     return verdict
 
 
+@pytest.mark.long
 def test_a_mark_on_a_user_s_cgroup_does_not_count_for_swap_and_the_audit_says_so(
     swapping: Machine,
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_mark_on_a_user_s_cgroup_does_not_count_for_swap_and_the_audit_says_so
     assert killed_by_oomd(swapping)[-1].endswith("/trainer.scope")
 
 
+@pytest.mark.long
 def test_in_a_scope_of_its_own_it_outlives_the_end_of_swap(swapping: Machine) -> None:
     configure(swapping, rule("scope"))
     first = Scope(swapping, "trainer", program("trainer", 20))
@@ -154,6 +156,7 @@ def test_in_a_scope_of_its_own_it_outlives_the_end_of_swap(swapping: Machine) ->
 # -- what takes marks away -------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_without_the_daemon_a_set_property_takes_the_mark_and_the_trainer(
     session: Machine,
 ) -> None:
@@ -171,10 +174,11 @@ def test_without_the_daemon_a_set_property_takes_the_mark_and_the_trainer(
     assert unmarked
 
 
+@pytest.mark.long
 def test_with_the_daemon_it_outlives_reloads_properties_and_restarts(session: Machine) -> None:
     configure(session, rule("preference"))
+    other(session)  # first, as it may be killed as soon as there is pressure
     run = trainer(session)
-    other(session)
     session.wait("it is marked", lambda: is_marked(session, run.cgroup))
 
     highest = watched(
@@ -229,6 +233,7 @@ def test_our_marks_go_with_the_last_match_and_others_stay(session: Machine) -> N
     session.run("setfattr", "-x", "user.oomd_omit", f"/sys/fs/cgroup{MANAGER_SCOPE}")
 
 
+@pytest.mark.long
 def test_killed_the_daemon_leaves_marks_that_the_next_one_takes_back(session: Machine) -> None:
     configure(session, rule("preference"))
     run = trainer(session)

@@ -69,6 +69,7 @@ def test_in_a_scope_of_its_own_neither_worker_nor_neighbour_takes_it_along(
     assert unit_property(session, scope.rpartition("/")[2], "ActiveState") == "active"
 
 
+@pytest.mark.long
 def test_of_a_service_systemd_still_stops_the_main_process(session: Machine) -> None:
     """The loss that the manual names."""
     configure(session, rule("scope"))
@@ -108,6 +109,7 @@ def test_the_scope_goes_with_the_last_of_its_processes(session: Machine) -> None
     assert still == "active"
 
 
+@pytest.mark.long
 def test_a_scope_of_that_name_is_no_obstacle(session: Machine) -> None:
     configure(session, NO_RULES)
     run = Scope(session, "trainer", program("trainer", 20))
@@ -136,6 +138,7 @@ def test_a_rule_by_cgroup_still_holds_for_what_it_has_moved(session: Machine) ->
     assert metrics(session)['oomwatchd_rule_processes{rule="training"}'] == 1.0
 
 
+@pytest.mark.long
 def test_it_outlives_its_terminal_and_its_session(session: Machine) -> None:
     configure(session, rule("scope"))
     run = trainer(session)
@@ -149,6 +152,7 @@ def test_it_outlives_its_terminal_and_its_session(session: Machine) -> None:
 # -- a systemd that hangs --------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_while_systemd_hangs_values_marks_and_scrapes_go_on(session: Machine) -> None:
     configure(session, rule("scope"))
     pid = main_pid(session)
