@@ -56,6 +56,7 @@ MAY_USE = {
     "kill": set[str](),
     "pidfd_send_signal": set[str](),
     "pidfd_open": {"kernel.proc"},
+    "connect": {"cli.status", "server", "systemd.bus"},  # to another program's socket
     "setrlimit": {"cli.run", "kernel.memory"},
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self
 }
