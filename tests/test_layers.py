@@ -116,6 +116,7 @@ MAY_USE = {
     "execv": {"hooked"},
     "pidfd_send_signal": {"kernel.signals"},  # to those under a rule that asks for it
     "pidfd_open": {"kernel.proc"},
+    "connect": {"cli.status", "server", "systemd.bus"},  # to another program's socket
     "setrlimit": {"cli.run", "kernel.memory"},
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self
 }
