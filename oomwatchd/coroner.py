@@ -1,17 +1,19 @@
 """Hears of kills, and has each of them written down with what explains it.
 
-kernel's log, ends of processes, counters -> evidence -> cases (`docket`) -> incidents, on disk
+what the kernel and systemd-oomd tell, ends of processes, counters
+-> evidence -> cases (`docket`) -> incidents, on disk
 """
 
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from oomwatchd.docket import Docket
 from oomwatchd.document import row
-from oomwatchd.history import History
-from oomwatchd.incident import Case, CounterRise, Ended, Incident, Machine, Victim
+from oomwatchd.ends import Ends
+from oomwatchd.history import History, Portrait
+from oomwatchd.incident import Case, CounterRise, Incident, Machine, Victim
 from oomwatchd.incidents import Incidents
 from oomwatchd.kernel.counters import OomKills
 from oomwatchd.kernel.kmsg import Batch, KernelLog
@@ -24,7 +26,11 @@ from oomwatchd.record import Kept, Record
 from oomwatchd.report.verdict import headline
 from oomwatchd.sampler import Sampler
 from oomwatchd.scribe import Outcome, Scribe
+from oomwatchd.systemd.kills import parse_killed_signal
 from oomwatchd.users import local_name
+
+if TYPE_CHECKING:
+    from oomwatchd.systemd.bus import OomdSignals  # imported only where there is a system bus
 
 QUIET_SECONDS: Final = 1.0  # without a line, after which a report of the kernel is at its end
 NEVER: Final = float("inf")
@@ -40,6 +46,7 @@ class Sources(NamedTuple):
 
     log: KernelLog | None
     kills: OomKills | None
+    oomd: "OomdSignals | None" = None
 
 
 class Coroner:
@@ -58,6 +65,8 @@ class Coroner:
         self._kills = sources.kills
         self._history = history
         self._sampler = sampler
+        self._oomd = sources.oomd
+        self._ends = Ends()
         self._docket = Docket(boot_id)
         self._incidents = incidents
         self._scribe = Scribe(incidents)
@@ -78,11 +87,22 @@ class Coroner:
         """Readable when the kernel has logged something."""
         return self._log.fileno() if self._log is not None else None
 
+    @property
+    def oomd_fd(self) -> int | None:
+        """Readable when systemd-oomd may have told of a kill."""
+        return self._oomd.fileno() if self._oomd is not None else None
+
     def due_seconds(self, now: Moment) -> float:
         """When to call `tend`, if nothing happens before."""
         ripe_seconds = now.seconds + (self._docket.next_boot_seconds - now.boot_seconds)
         hand_over_seconds = now.seconds + PAST_EVERY_SECONDS if self._waiting else NEVER
-        return min(self._sampler.next_seconds, self._log_seconds, ripe_seconds, hand_over_seconds)
+        return min(
+            self._sampler.next_seconds,
+            self._log_seconds,
+            self._oomd.due_seconds if self._oomd is not None else NEVER,
+            ripe_seconds,
+            hand_over_seconds,
+        )
 
     def configure(self, config: Config) -> None:
         self._history.seconds = config.incidents.history_seconds
@@ -98,6 +118,7 @@ class Coroner:
         *,
         met: int,
         logged: bool,
+        told: bool,
     ) -> list[Kept]:
         """Take a sample, if it is time; hear what there is to hear; what has been written down."""
         self._started_boot_seconds = min(self._started_boot_seconds, now.boot_seconds)
@@ -105,6 +126,8 @@ class Coroner:
             self._sampler.turn(now.seconds, level, pressure, tracked, met=met)
         if logged or now.seconds >= self._log_seconds:
             self._read_log(now)
+        if self._oomd is not None and (told or now.seconds >= self._oomd.due_seconds):
+            self._hear_oomd(self._oomd, now)
         self._close_cases(now, now.boot_seconds)
         return self._tell()
 
@@ -142,11 +165,12 @@ class Coroner:
             while_down=self._is_past(case),
         )
 
-    def bury(self, ended: Sequence[Tracked], now: Moment) -> None:
-        """Processes under rules have ended; how, nobody has told."""
-        for one in ended:
-            self._docket.add(Ended(now.boot_seconds, as_victim(one), by_sigkill=None))
-        if ended:
+    def bury(self, gone: Sequence[Tracked], killed: Sequence[int], now: Moment) -> None:
+        """Processes under rules are *gone*; *killed*: the pids of all whom a SIGKILL has ended."""
+        victims = [as_victim(one, self._history.portrait(one.id)) for one in gone]
+        for end in self._ends.hear(victims, killed, now.boot_seconds):
+            self._docket.add(end)
+        if gone:
             self._count_up(now)
 
     def close(self, now: Moment) -> list[Kept]:
@@ -154,10 +178,19 @@ class Coroner:
         self._close_cases(now, NEVER)
         self._scribe.close(CLOSE_SECONDS)
         self._sampler.close()
-        for source in (self._log, self._kills):
+        for source in (self._log, self._kills, self._oomd):
             if source is not None:
                 source.close()
         return self._tell()
+
+    # -- systemd-oomd ------------------------------------------------------------------------------
+
+    def _hear_oomd(self, oomd: "OomdSignals", now: Moment) -> None:
+        for told in oomd.drain(now.seconds):
+            killed = parse_killed_signal(now.boot_seconds, *told)
+            if killed is not None:
+                self._docket.add(killed)
+        self._record.deaf_to_oomd(oomd.fault)
 
     # -- the kernel --------------------------------------------------------------------------------
 
@@ -220,10 +253,10 @@ def kept(outcome: Outcome) -> Kept:
     )
 
 
-def as_victim(tracked: Tracked) -> Victim:
-    return Victim(
-        pid=tracked.id.pid,
-        name=tracked.comm,
+def as_victim(tracked: Tracked, portrait: Portrait | None) -> Victim:
+    """With its unit and cgroup, if it has been followed: by these, killers of whole cgroups."""
+    known = portrait.victim if portrait is not None else Victim(tracked.id.pid, tracked.comm)
+    return known._replace(
         start_ticks=tracked.id.start_ticks,
         rule=tracked.rule,
         oom_score_adj=tracked.oom_score_adj,

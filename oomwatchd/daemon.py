@@ -165,6 +165,7 @@ class Daemon:
             exits_fd=self._holds.fileno(),
             shield_fd=self._shield.fileno() if self._shield is not None else None,
             log_fd=self._coroner.log_fd if self._coroner is not None else None,
+            oomd_fd=self._coroner.oomd_fd if self._coroner is not None else None,
         )
         self._population.told = host.listen(wants)
         if wants.events and not self._population.told and self._features.get("process_events"):
@@ -212,11 +213,17 @@ class Daemon:
     def _hear_of_kills(self, wake: Wake, ended: Sequence[Tracked]) -> None:
         if self._coroner is None:
             return
-        self._coroner.bury(ended, wake.now)
-        tracked = (hold.tracked() for hold in self._holds)
-        felt = self._barometer.level, self._barometer.pressure
-        met = self._holds.met
-        for kept in self._coroner.tend(wake.now, *felt, tracked, met=met, logged=wake.logged):
+        self._coroner.bury(ended, wake.heard.killed, wake.now)
+        told = self._coroner.tend(
+            wake.now,
+            self._barometer.level,
+            self._barometer.pressure,
+            (hold.tracked() for hold in self._holds),
+            met=self._holds.met,
+            logged=wake.logged,
+            told=wake.told,
+        )
+        for kept in told:
             self._hooks.incident_kept(kept.document)
 
     def _scan(self, now: Moment) -> None:

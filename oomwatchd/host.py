@@ -35,6 +35,7 @@ class Wake(NamedTuple):
     ended: bool = False  # a process under a rule
     pressed: bool = False  # tasks wait for memory
     logged: bool = False  # the kernel, something
+    told: bool = False  # systemd-oomd, perhaps
     beat: bool = False  # systemd has to hear of us now
 
 
@@ -47,6 +48,7 @@ class Wants(NamedTuple):
     exits_fd: int  # readable when a process under a rule has ended
     shield_fd: int | None = None  # readable when the shield has something to do
     log_fd: int | None = None  # readable when the kernel has logged something
+    oomd_fd: int | None = None  # readable when systemd-oomd may have told of a kill
 
 
 class Host(Protocol):
@@ -81,6 +83,7 @@ class SystemHost:
         self._trigger: PressureTrigger | None = None
         self._exits_fd: int | None = None
         self._log_fd: int | None = None
+        self._oomd_fd: int | None = None
         self._prompt = select.poll()  # what is never put off
         self._all = select.poll()
         self._register(self._pipe, select.POLLIN)
@@ -106,8 +109,8 @@ class SystemHost:
         if self._exits_fd is None:
             self._exits_fd = wants.exits_fd
             self._all.register(wants.exits_fd, select.POLLIN)
-            self._log_fd = wants.log_fd
-            for fd in (wants.shield_fd, wants.log_fd):
+            self._log_fd, self._oomd_fd = wants.log_fd, wants.oomd_fd
+            for fd in (wants.shield_fd, wants.log_fd, wants.oomd_fd):
                 if fd is not None:
                     self._all.register(fd, select.POLLIN)
         if wants.pressure and self._trigger is None:
@@ -164,6 +167,7 @@ class SystemHost:
             ended=ended,
             pressed=pressed,
             logged=self._log_fd in ready,
+            told=self._oomd_fd in ready,
             beat=now.seconds >= self._beat_seconds,
         )
 

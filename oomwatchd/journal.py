@@ -10,6 +10,7 @@ from oomwatchd.model import Change, ProcessId
 from oomwatchd.record import (
     Adjustment,
     AuditFailed,
+    DeafToOomd,
     Drift,
     GaveUp,
     Guarded,
@@ -153,6 +154,10 @@ class Narrator:
         elif item.result == "moved":
             scope = item.scope.rpartition("/")[2]
             yield logging.INFO, f"{who}: moved to {scope} ({item.moved} processes)"
+
+    @lines.register
+    def _(self, item: DeafToOomd) -> Iterator[tuple[int, str]]:
+        yield logging.WARNING, f"kills by systemd-oomd are not heard of: {item.reason}"
 
     @lines.register
     def _(self, item: AuditFailed) -> Iterator[tuple[int, str]]:

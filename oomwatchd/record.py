@@ -86,6 +86,12 @@ class LedgerFailed(NamedTuple):
     reason: str
 
 
+class DeafToOomd(NamedTuple):
+    """Kills by systemd-oomd are not heard of."""
+
+    reason: str
+
+
 class AuditFailed(NamedTuple):
     """It is not known what can still kill the processes under rules."""
 
@@ -128,6 +134,7 @@ class Hooked(NamedTuple):
 
 News = (
     AuditFailed
+    | DeafToOomd
     | Adjustment
     | Drift
     | GaveUp
@@ -163,6 +170,7 @@ class Record:
     scan_counts: list[int] = field(default_factory=lambda: [0] * len(SCAN_BOUNDS_SECONDS))
     news: list[News] = field(default_factory=list)
     audit_fault: str = ""
+    oomd_fault: str = ""
     incident_fault: str = ""  # why the last incident could not be written down
     ledger_fault: str = ""  # why the ledger could not be written the last time
 
@@ -206,6 +214,12 @@ class Record:
         if fault and fault != self.audit_fault:
             self.news.append(AuditFailed(fault))
         self.audit_fault = fault
+
+    def deaf_to_oomd(self, reason: str) -> None:
+        """Note why its kills are not heard of (empty: they are); only a change is news."""
+        if reason and reason != self.oomd_fault:
+            self.news.append(DeafToOomd(reason))
+        self.oomd_fault = reason
 
     def kept(self, kept: Kept) -> None:
         """Every kill is news; why it could not be written down, only when that changes."""

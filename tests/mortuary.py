@@ -23,6 +23,7 @@ from oomwatchd.model import Config, IncidentSettings, ProcessId, Tracked
 from oomwatchd.population import Moment
 from oomwatchd.record import Kept, Record
 from oomwatchd.sampler import Sampler
+from oomwatchd.systemd.bus import OomdSignals
 
 RAM_PAGE_BYTES = 4096
 NOBODY_PID = 2**22 + 1  # above the highest pid there can be: the sampler's own
@@ -41,7 +42,12 @@ def bare_kill(number: int, pid: int, *, priority: int = 3) -> bytes:
 
 
 def coroner_over(
-    proc: ProcFs, state: Path, log: deque[bytes | int], incidents: Incidents, record: Record
+    proc: ProcFs,
+    state: Path,
+    log: deque[bytes | int],
+    incidents: Incidents,
+    record: Record,
+    oomd: OomdSignals | None = None,
 ) -> Coroner:
     """*log*: what has not been read of the kernel's, errors among it."""
 
@@ -53,7 +59,7 @@ def coroner_over(
 
     history, cgroup_root = History(600.0), state / "cgroup"
     sampler = Sampler(proc, history, SlowReader(), cgroup_root=cgroup_root, our_pid=NOBODY_PID)
-    sources = Sources(KernelLog(NOWHERE, read=read), OomKills(proc.root))
+    sources = Sources(KernelLog(NOWHERE, read=read), OomKills(proc.root), oomd)
     return Coroner(sources, history, sampler, incidents, record, BOOT_ID, page_bytes=RAM_PAGE_BYTES)
 
 
@@ -77,13 +83,20 @@ class HungDisk(Incidents):
 
 class Mortuary:
     def __init__(
-        self, fake: FakeProc, state: Path, *, keep: int = 200, incidents: Incidents | None = None
+        self,
+        fake: FakeProc,
+        state: Path,
+        *,
+        keep: int = 200,
+        incidents: Incidents | None = None,
+        bus: Path | None = None,
     ) -> None:
         self.fake = fake
         self.directory = state / "incidents"
         self.state = state
         self.keep = keep
         self._incidents = incidents
+        self._bus = bus
         self.seconds = 0.0
         self.log: deque[bytes | int] = deque()  # what has not been read of it, errors among it
         self.tracked: list[Tracked] = []
@@ -98,7 +111,10 @@ class Mortuary:
         self.record = Record()
         incidents = self._incidents or Incidents(self.directory, keep=self.keep)
         self.proc = ProcFs(self.fake.root)
-        self.coroner = coroner_over(self.proc, self.state, self.log, incidents, self.record)
+        self.oomd = OomdSignals(self._bus) if self._bus is not None else None
+        self.coroner = coroner_over(
+            self.proc, self.state, self.log, incidents, self.record, self.oomd
+        )
         self.coroner.configure(Config(incidents=IncidentSettings(keep=self.keep)))
         self.turn()
 
@@ -108,12 +124,20 @@ class Mortuary:
     def now(self) -> Moment:
         return at(self.seconds).now
 
-    def turn(self, *answers: bytes | int, after_seconds: float = 0.0) -> list[Kept]:
-        """One turn of the loop, woken by what the kernel has logged, if anything."""
+    def turn(
+        self, *answers: bytes | int, after_seconds: float = 0.0, told: bool = False
+    ) -> list[Kept]:
+        """One turn of the loop, woken by what the kernel has logged, or else the bus has to say."""
         self.seconds += after_seconds
         self.log.extend(answers)
         return self.coroner.tend(
-            self.now(), "ok", None, list(self.tracked), met=self.met, logged=bool(answers)
+            self.now(),
+            "ok",
+            None,
+            list(self.tracked),
+            met=self.met,
+            logged=bool(answers),
+            told=told,
         )
 
     def turns(self, count: int) -> None:
@@ -132,11 +156,12 @@ class Mortuary:
         self.turn(after_seconds=20.0)
         return tracked
 
-    def bury(self, *ended: Tracked) -> None:
+    def bury(self, *ended: Tracked, killed: tuple[int, ...] = ()) -> None:
+        """They are gone; *killed*: by SIGKILL, whoever sent it."""
         self.tracked = [one for one in self.tracked if one not in ended]
         for one in ended:
             self.fake.exit(one.id.pid)
-        self.coroner.bury(ended, self.now())
+        self.coroner.bury(ended, killed, self.now())
 
     def end(self) -> list[Kept]:
         """The daemon stops; what it has told of that nobody has heard yet."""

@@ -250,7 +250,8 @@ def test_without_log_and_counters_the_samples_go_on(fake: FakeProc, state: Path)
         Incidents(state, keep=1), Record(), "boot", page_bytes=4096,
     )  # fmt: skip
     told = [
-        coroner.tend(at(10.0 * step).now, "ok", None, [], met=0, logged=False) for step in range(3)
+        coroner.tend(at(10.0 * step).now, "ok", None, [], met=0, logged=False, told=False)
+        for step in range(3)
     ]
     told.append(coroner.close(at(30.0).now))
     proc.close()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from oomwatchd import __version__, journal
 from oomwatchd.cli import exits
@@ -42,6 +42,9 @@ from oomwatchd.server import Reporter
 from oomwatchd.systemd.manager import spawned, worker_command
 from oomwatchd.systemd.notify import Notifier
 from oomwatchd.text import printable
+
+if TYPE_CHECKING:
+    from oomwatchd.systemd.bus import OomdSignals
 
 STALE_SECONDS: Final = 15.0
 READERS: Final = "adm"  # the group that may read the log may read incidents
@@ -114,7 +117,13 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
                 else partial(spawned, worker_command(CGROUP_ROOT)),
                 coroner=None
                 if dry_run
-                else partial(coroner, proc, loaded.config, incidents_directory(environment)),
+                else partial(
+                    coroner,
+                    proc,
+                    loaded.config,
+                    incidents_directory(environment),
+                    systemd=not features["systemd"],
+                ),
             ),
             dry_run=dry_run,
         )
@@ -125,11 +134,13 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
     return exits.FINE
 
 
-def coroner(proc: ProcFs, config: Config, directory: Path, record: Record) -> Coroner:
-    """Raises OSError, where /proc shows processes alone."""
+def coroner(
+    proc: ProcFs, config: Config, directory: Path, record: Record, *, systemd: bool
+) -> Coroner:
+    """*systemd*: it runs this machine.  Raises OSError, where /proc shows processes alone."""
     history = History(config.incidents.history_seconds)
     return Coroner(
-        Sources(opened(KernelLog), opened(OomKills)),
+        Sources(opened(KernelLog), opened(OomKills), oomd_signals() if systemd else None),
         history,
         Sampler(proc, history, SlowReader()),
         Incidents(directory, keep=config.incidents.keep, group=group_id(READERS)),
@@ -137,6 +148,12 @@ def coroner(proc: ProcFs, config: Config, directory: Path, record: Record) -> Co
         proc.boot_id(),
         page_bytes=os.sysconf("SC_PAGE_SIZE"),
     )
+
+
+def oomd_signals() -> "OomdSignals":
+    from oomwatchd.systemd.bus import OomdSignals  # 0.2 MiB, for machines with systemd alone
+
+    return OomdSignals()
 
 
 def opened(source: Callable[[], T]) -> T | None:
