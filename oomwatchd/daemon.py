@@ -174,7 +174,8 @@ class Daemon:
     def turn(self, wake: Wake) -> None:
         """Look at those of whom we have heard; at all when their time has come; at the pressure."""
         now = wake.now
-        ended = self._watch.bury() if wake.ended else ()
+        if wake.ended:
+            self._watch.bury()
         self._record.heard(wake.heard)
         if wake.heard != SILENCE:
             self._watch.hear(wake.heard, now)
@@ -195,7 +196,7 @@ class Daemon:
         if self.has_to_report:
             self._barometer.read(self.config.pressure, now.seconds)
             self._alarm.hear(self._barometer.level, self._barometer.pressure)
-        self._hear_of_kills(wake, ended)
+        self._hear_of_kills(wake, self._population.take_gone())
         self._hooks.tend(now.seconds)
         self._unreported = not self.has_to_report and (self._unreported or self._record.has_news)
         self._plan(now)
@@ -210,10 +211,10 @@ class Daemon:
             self._exposure.tend(self._holds, now.seconds)
             self._record.audited(self._exposure.fault)
 
-    def _hear_of_kills(self, wake: Wake, ended: Sequence[Tracked]) -> None:
+    def _hear_of_kills(self, wake: Wake, gone: Sequence[Tracked]) -> None:
         if self._coroner is None:
             return
-        self._coroner.bury(ended, wake.heard.killed, wake.now)
+        self._coroner.bury(gone, wake.heard.killed, wake.now)
         told = self._coroner.tend(
             wake.now,
             self._barometer.level,

@@ -8,7 +8,7 @@ from oomwatchd.holds import Holds
 from oomwatchd.kernel.proc import Look, Stat
 from oomwatchd.ledger import Ledger
 from oomwatchd.matching import Answer
-from oomwatchd.model import ProcessId
+from oomwatchd.model import ProcessId, Tracked
 from oomwatchd.policy.plan import Claim
 
 # Every process is looked at within this time, whatever the interval.  One look takes three system
@@ -65,6 +65,7 @@ class Population:
         self._ledger = ledger
         self._ticks_per_second = ticks_per_second
         self._known: dict[int, Known] = {}
+        self._gone: list[Tracked] = []
         self.told = False  # whether the kernel tells us of each new program
         self._dates = Dates()
         self._soon = Dates()
@@ -90,10 +91,18 @@ class Population:
 
     def forget(self, pid: int) -> None:
         """End what we had with the process that had this pid."""
+        hold = self.holds.get(pid)
+        if hold is not None:
+            self._gone.append(hold.tracked())
         self.holds.drop(pid)
         known = self._known.pop(pid, None)
         if known is not None:
             self._ledger.forget(known.id)
+
+    def take_gone(self) -> list[Tracked]:
+        """Those under rules who have ended since the last call, as they were last seen."""
+        gone, self._gone = self._gone, []
+        return gone
 
     def parent_claim(self, parent_pid: int, child: ProcessId) -> Claim | None:
         known = self._known.get(parent_pid)

@@ -16,7 +16,7 @@ from oomwatchd.holds import Hold, guarded, unkillable_bytes
 from oomwatchd.kernel.proc import GONE, ProcFs, Stat
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import Config, Heard, Tracked
+from oomwatchd.model import Config, Heard
 from oomwatchd.population import LONG_AGO, Known, Moment, Population
 from oomwatchd.record import Guarded, Record
 
@@ -106,14 +106,10 @@ class Watch:
         young = self._population.due_soon(now)
         self._enforcer.look_at(self._changed(young, now), now)
 
-    def bury(self) -> list[Tracked]:
-        """Forget the processes under rules that have ended; what was last known of them."""
-        ended = []
+    def bury(self) -> None:
+        """Forget the processes under rules that have ended."""
         for pid in self._population.holds.ended():
-            if hold := self._population.holds.get(pid):
-                ended.append(hold.tracked())
             self._population.forget(pid)
-        return ended
 
     def _new_turn(self, now: Moment) -> None:
         if now.seconds >= self._try_again_seconds:

@@ -202,6 +202,12 @@ def test_a_thread_named_by_the_kernel_is_the_process_that_has_ended() -> None:
     assert [victim.pid for victim in case.victims] == [7]
 
 
+def test_one_of_the_same_name_that_ends_a_while_after_a_kill_beside_it_is_nobody_s_victim() -> None:
+    beside = ended(105.0, by_sigkill=None, pid=4000, start_ticks=1)
+
+    assert [one.pid for one in only(killed(), beside).victims] == [killed().pid]
+
+
 def test_what_systemd_stops_since_one_of_its_unit_was_killed_belongs_to_that_kill() -> None:
     stopped = ended(101.0, pid=8, start_ticks=43, name="another")
 

@@ -126,14 +126,33 @@ def test_a_kill_by_the_kernel_is_explained_and_told_to_the_hook(
 def test_a_sigkill_by_hand_is_not_for_want_of_memory(
     daemon: Service, animals: Herd, cgroup: Path
 ) -> None:
-    daemon.configure(rule("hogs", {"script": "live-hog.py"}, VALUE))
+    """Without events it is not known how a process has ended."""
+    child = killed_by_hand(daemon, animals, cgroup, events="off")
+
+    assert asked(daemon, "why", "--pid", str(child.pid)) == (1, None)
+
+
+def test_a_sigkill_by_hand_has_an_unknown_sender(
+    daemon: Service, animals: Herd, cgroup: Path
+) -> None:
+    child = killed_by_hand(daemon, animals, cgroup, events="auto")
+    until(lambda: "unknown" in [row["killer"] for row in of_pids(daemon, child.pid)], "an incident")
+    status, incident = asked(daemon, "why", "--pid", str(child.pid))
+
+    assert (status, incident["killer"], incident["sources"]) == (1, "unknown", [])
+    assert incident["victim"]["rule"] == "hogs"
+
+
+def killed_by_hand(
+    daemon: Service, animals: Herd, cgroup: Path, events: str
+) -> subprocess.Popen[bytes]:
+    daemon.configure(rule("hogs", {"script": "live-hog.py"}, VALUE), events=events)
     daemon.start()
     child = hog(animals, cgroup)
     daemon.logged(f"process {child.pid} ")
     child.kill()
     child.wait()
-
-    assert asked(daemon, "why", "--pid", str(child.pid)) == (1, None)
+    return child
 
 
 def test_a_kill_while_the_daemon_was_down_is_found_once(

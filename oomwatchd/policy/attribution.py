@@ -213,9 +213,10 @@ def covers(case: Case, end: Ended, told: Told) -> bool:
     if case.killer == "systemd_oomd":
         cgroup = end.victim.cgroup or ""
         return lies_in(cgroup, case.scope) or case.scope in cgroup.split("/")
-    return any(is_thread_of(one, end.victim) for one in case.victims) or stopped_with_its_unit(
-        case, end, told
-    )
+    at_once = abs(case.boot_seconds - end.boot_seconds) <= GROUP_SECONDS
+    if (end.by_sigkill or at_once) and any(is_thread_of(one, end.victim) for one in case.victims):
+        return True
+    return stopped_with_its_unit(case, end, told)
 
 
 def is_thread_of(named: Victim, ended: Victim) -> bool:
