@@ -1,6 +1,6 @@
 """Hears of kills, and has each of them written down with what explains it.
 
-what the kernel and systemd-oomd tell, ends of processes, counters
+what the kernel and systemd-oomd tell, ends of processes, counters, the journal
 -> evidence -> cases (`docket`) -> incidents, on disk
 """
 
@@ -20,6 +20,7 @@ from oomwatchd.kernel.kmsg import Batch, KernelLog
 from oomwatchd.kernel.oom import OomReport, kernel_kills
 from oomwatchd.kernel.oomreport import OomReports
 from oomwatchd.model import Config, Level, Pressure, Tracked
+from oomwatchd.policy.causes import SAME_SECONDS
 from oomwatchd.population import Moment
 from oomwatchd.postmortem import Clocks, incident
 from oomwatchd.record import Kept, Record
@@ -30,7 +31,8 @@ from oomwatchd.systemd.kills import parse_killed_signal
 from oomwatchd.users import local_name
 
 if TYPE_CHECKING:
-    from oomwatchd.systemd.bus import OomdSignals  # imported only where there is a system bus
+    from oomwatchd.systemd.bus import OomdSignals  # imported only where systemd runs the machine
+    from oomwatchd.systemd.entries import JournalEntries
 
 QUIET_SECONDS: Final = 1.0  # without a line, after which a report of the kernel is at its end
 NEVER: Final = float("inf")
@@ -38,6 +40,7 @@ LONG_AGO: Final = float("-inf")
 NOTHING: Final = -1
 CASES_MAX: Final = 512  # as many as can settle at once
 PAST_EVERY_SECONDS: Final = 0.1  # between two kills of before our start
+THIS_BOOT: Final = 0.0  # since when to read the journal: all of it
 CLOSE_SECONDS: Final = 2.0  # for what is still to be written when the daemon ends
 
 
@@ -47,6 +50,7 @@ class Sources(NamedTuple):
     log: KernelLog | None
     kills: OomKills | None
     oomd: "OomdSignals | None" = None
+    entries: "JournalEntries | None" = None
 
 
 class Coroner:
@@ -66,6 +70,9 @@ class Coroner:
         self._history = history
         self._sampler = sampler
         self._oomd = sources.oomd
+        self._entries = sources.entries
+        self._missed_unix_seconds: float | None = THIS_BOOT  # from when we may have missed kills
+        self._doubted: frozenset[str] = frozenset()  # cases of which the journal has been asked
         self._ends = Ends()
         self._docket = Docket(boot_id)
         self._incidents = incidents
@@ -100,6 +107,7 @@ class Coroner:
             self._sampler.next_seconds,
             self._log_seconds,
             self._oomd.due_seconds if self._oomd is not None else NEVER,
+            self._entries.due_seconds if self._entries is not None else NEVER,
             ripe_seconds,
             hand_over_seconds,
         )
@@ -128,6 +136,8 @@ class Coroner:
             self._read_log(now)
         if self._oomd is not None and (told or now.seconds >= self._oomd.due_seconds):
             self._hear_oomd(self._oomd, now)
+        if self._entries is not None:
+            self._read_journal(self._entries, now)
         self._close_cases(now, now.boot_seconds)
         return self._tell()
 
@@ -178,7 +188,7 @@ class Coroner:
         self._close_cases(now, NEVER)
         self._scribe.close(CLOSE_SECONDS)
         self._sampler.close()
-        for source in (self._log, self._kills, self._oomd):
+        for source in (self._log, self._kills, self._oomd, self._entries):
             if source is not None:
                 source.close()
         return self._tell()
@@ -191,6 +201,30 @@ class Coroner:
             if killed is not None:
                 self._docket.add(killed)
         self._record.deaf_to_oomd(oomd.fault)
+
+    # -- the journal -------------------------------------------------------------------------------
+
+    def _read_journal(self, entries: "JournalEntries", now: Moment) -> None:
+        """For what has been missed, and for who has killed those of whom nobody says so."""
+        self._ask_for_missed(entries)
+        if self._docket.doubted - self._doubted:
+            entries.ask(time.time() - 2 * SAME_SECONDS)
+        self._doubted = self._docket.doubted
+        if now.seconds >= entries.due_seconds:
+            for said in entries.tend(now.seconds, now.boot_seconds):
+                self._docket.add(said)
+            self._record.journal_unread(entries.fault)
+
+    def _ask_for_missed(self, entries: "JournalEntries") -> None:
+        """Once systemd-oomd is heard (again), so that nothing is in between; first, in any case."""
+        hears = self._oomd is not None and self._oomd.listening
+        deaf = self._oomd is None or bool(self._oomd.fault)
+        if self._missed_unix_seconds is None:
+            if not hears:
+                self._missed_unix_seconds = time.time() - SAME_SECONDS
+        elif hears or (deaf and self._missed_unix_seconds == THIS_BOOT):
+            entries.ask(self._missed_unix_seconds)
+            self._missed_unix_seconds = None if hears else time.time() - SAME_SECONDS
 
     # -- the kernel --------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from typing import Final
 
 from oomwatchd.incident import Case, Evidence, Victim
-from oomwatchd.policy.attribution import SAME_SECONDS, cases
+from oomwatchd.policy.attribution import cases
+from oomwatchd.policy.causes import SAME_SECONDS, Causes
 
 SETTLE_SECONDS: Final = 2.0  # the kernel's log, systemd-oomd and PID 1 have told by then
 DOUBT_SECONDS: Final = 5.0  # before we say that nobody has
@@ -16,9 +17,10 @@ NEVER: Final = float("inf")
 class Docket:
     def __init__(self, boot_id: str) -> None:
         self.dropped = 0  # pieces of evidence for which there was no room
+        self.doubted: frozenset[str] = frozenset()  # keys of cases that nobody has owned up to yet
         self._boot_id = boot_id
         self._evidence: list[Evidence] = []
-        self._closed: dict[str, None] = {}  # keys of cases, the oldest first
+        self._closed = Causes(CLOSED_MAX)
         self._victims: dict[int, float] = {}  # by pid, when they were killed
         self._next_seconds = NEVER
 
@@ -38,7 +40,8 @@ class Docket:
         """The cases that can be closed; each is given once, and each victim in one of them."""
         if now_boot_seconds < self._next_seconds:
             return []
-        ready = []
+        ready: list[Case] = []
+        doubted: set[str] = set()
         self._next_seconds = NEVER
         for case in cases(self._evidence, self._boot_id):
             if case.key in self._closed:
@@ -48,12 +51,15 @@ class Docket:
             ripe_seconds = case.boot_seconds + patience
             if now_boot_seconds < ripe_seconds:
                 self._next_seconds = min(self._next_seconds, ripe_seconds)
+                if case.killer == "unknown":
+                    doubted.add(case.key)
                 continue
             fresh = tuple(one for one in case.victims if not self._is_told(one, case.boot_seconds))
-            self._close(case.key)
+            self._closed.add(case.key)
             self._note_victims(case)
             if fresh or not case.victims:
                 ready.append(case._replace(victims=fresh))
+        self.doubted = frozenset(doubted)
         self._evidence = [
             one for one in self._evidence if now_boot_seconds - one.boot_seconds < KEPT_SECONDS
         ]
@@ -71,8 +77,3 @@ class Docket:
                 self._victims[victim.pid] = case.boot_seconds
         while len(self._victims) > CLOSED_MAX:
             del self._victims[next(iter(self._victims))]
-
-    def _close(self, key: str) -> None:
-        self._closed[key] = None
-        while len(self._closed) > CLOSED_MAX:
-            del self._closed[next(iter(self._closed))]

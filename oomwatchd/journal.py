@@ -15,6 +15,7 @@ from oomwatchd.record import (
     GaveUp,
     Guarded,
     Hooked,
+    JournalUnread,
     Kept,
     LedgerFailed,
     Marking,
@@ -158,6 +159,11 @@ class Narrator:
     @lines.register
     def _(self, item: DeafToOomd) -> Iterator[tuple[int, str]]:
         yield logging.WARNING, f"kills by systemd-oomd are not heard of: {item.reason}"
+
+    @lines.register
+    def _(self, item: JournalUnread) -> Iterator[tuple[int, str]]:
+        what = "kills that were not heard of are not found in the journal"
+        yield logging.WARNING, f"{what}: {item.reason}"
 
     @lines.register
     def _(self, item: AuditFailed) -> Iterator[tuple[int, str]]:

@@ -92,6 +92,12 @@ class DeafToOomd(NamedTuple):
     reason: str
 
 
+class JournalUnread(NamedTuple):
+    """Kills that were not heard of are not looked for in the journal."""
+
+    reason: str
+
+
 class AuditFailed(NamedTuple):
     """It is not known what can still kill the processes under rules."""
 
@@ -140,6 +146,7 @@ News = (
     | GaveUp
     | Guarded
     | Hooked
+    | JournalUnread
     | Kept
     | LedgerFailed
     | Marking
@@ -171,6 +178,7 @@ class Record:
     news: list[News] = field(default_factory=list)
     audit_fault: str = ""
     oomd_fault: str = ""
+    journal_fault: str = ""
     incident_fault: str = ""  # why the last incident could not be written down
     ledger_fault: str = ""  # why the ledger could not be written the last time
 
@@ -220,6 +228,12 @@ class Record:
         if reason and reason != self.oomd_fault:
             self.news.append(DeafToOomd(reason))
         self.oomd_fault = reason
+
+    def journal_unread(self, reason: str) -> None:
+        """Note why the last query of it failed (empty: it did not); only a change is news."""
+        if reason and reason != self.journal_fault:
+            self.news.append(JournalUnread(reason))
+        self.journal_fault = reason
 
     def kept(self, kept: Kept) -> None:
         """Every kill is news; why it could not be written down, only when that changes."""

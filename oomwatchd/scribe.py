@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from oomwatchd.document import encoded
 from oomwatchd.incident import Incident
 from oomwatchd.incidents import Incidents
+from oomwatchd.policy.causes import Causes
 
 WAITING_MAX: Final = 16  # incidents, each with a history of up to 2 MiB
 
@@ -23,7 +24,7 @@ class Scribe:
     def __init__(self, incidents: Incidents) -> None:
         self.documents = False  # whether outcomes are to have one
         self._incidents = incidents
-        self._told: frozenset[str] | None = None  # keys of what is there from an earlier daemon
+        self._told: Causes | None = None  # of what is there from an earlier daemon
         self._queue: queue.Queue[Incident | None] = queue.Queue(WAITING_MAX)
         self._outcomes: deque[Outcome] = deque()
         self._thread: threading.Thread | None = None
@@ -73,7 +74,8 @@ class Scribe:
     def _is_told(self, incident: Incident) -> bool:
         """Whether an earlier daemon has written it down; or so many since that it is gone again."""
         if self._told is None:
-            self._told = frozenset(self._incidents.case_keys())
+            keys = self._incidents.case_keys()
+            self._told = Causes(len(keys), keys)
         return incident.case.key in self._told or not self._incidents.has_room_for(incident.id)
 
     def _written(self, incident: Incident) -> Outcome:

@@ -24,8 +24,10 @@ from oomwatchd.population import Moment
 from oomwatchd.record import Kept, Record
 from oomwatchd.sampler import Sampler
 from oomwatchd.systemd.bus import OomdSignals
+from oomwatchd.systemd.entries import JournalEntries
 
 RAM_PAGE_BYTES = 4096
+STARTED_UNIX_SECONDS = 1_800_000_000.0
 NOBODY_PID = 2**22 + 1  # above the highest pid there can be: the sampler's own
 LONG_ENOUGH_SECONDS = 10  # for every case to settle
 
@@ -48,6 +50,7 @@ def coroner_over(
     incidents: Incidents,
     record: Record,
     oomd: OomdSignals | None = None,
+    journal: JournalEntries | None = None,
 ) -> Coroner:
     """*log*: what has not been read of the kernel's, errors among it."""
 
@@ -59,7 +62,7 @@ def coroner_over(
 
     history, cgroup_root = History(600.0), state / "cgroup"
     sampler = Sampler(proc, history, SlowReader(), cgroup_root=cgroup_root, our_pid=NOBODY_PID)
-    sources = Sources(KernelLog(NOWHERE, read=read), OomKills(proc.root), oomd)
+    sources = Sources(KernelLog(NOWHERE, read=read), OomKills(proc.root), oomd, journal)
     return Coroner(sources, history, sampler, incidents, record, BOOT_ID, page_bytes=RAM_PAGE_BYTES)
 
 
@@ -90,6 +93,7 @@ class Mortuary:
         keep: int = 200,
         incidents: Incidents | None = None,
         bus: Path | None = None,
+        journalctl: Path | None = None,
     ) -> None:
         self.fake = fake
         self.directory = state / "incidents"
@@ -97,6 +101,7 @@ class Mortuary:
         self.keep = keep
         self._incidents = incidents
         self._bus = bus
+        self._journalctl = journalctl
         self.seconds = 0.0
         self.log: deque[bytes | int] = deque()  # what has not been read of it, errors among it
         self.tracked: list[Tracked] = []
@@ -112,8 +117,11 @@ class Mortuary:
         incidents = self._incidents or Incidents(self.directory, keep=self.keep)
         self.proc = ProcFs(self.fake.root)
         self.oomd = OomdSignals(self._bus) if self._bus is not None else None
+        self.journal = None
+        if self._journalctl is not None:
+            self.journal = JournalEntries(self._journalctl, self.unix_seconds)
         self.coroner = coroner_over(
-            self.proc, self.state, self.log, incidents, self.record, self.oomd
+            self.proc, self.state, self.log, incidents, self.record, self.oomd, self.journal
         )
         self.coroner.configure(Config(incidents=IncidentSettings(keep=self.keep)))
         self.turn()
@@ -123,6 +131,9 @@ class Mortuary:
 
     def now(self) -> Moment:
         return at(self.seconds).now
+
+    def unix_seconds(self) -> float:
+        return STARTED_UNIX_SECONDS + self.seconds
 
     def turn(
         self, *answers: bytes | int, after_seconds: float = 0.0, told: bool = False

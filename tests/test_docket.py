@@ -55,6 +55,34 @@ def test_a_cgroup_killed_by_systemd_oomd_is_a_case_also_if_nobody_in_it_is_known
     assert case.victims == ()
 
 
+def test_a_kill_by_systemd_oomd_that_is_read_after_it_was_heard_is_no_second_case() -> None:
+    docket = Docket("boot")
+    docket.add(OomdKill(100.4, SCOPE, "memory-pressure"))
+    assert len(docket.ripe(103.0)) == 1
+    docket.add(OomdKill(99.1, SCOPE, "memory-pressure", ("Killed ...",)))
+    assert docket.ripe(106.0) == []
+    docket.ripe(200.0)  # all evidence is gone by then
+    docket.add(OomdKill(99.1, SCOPE, "memory-pressure", ("Killed ...",)))
+    docket.add(UnitKilled(101.0, SCOPE.rpartition("/")[2], by_oomd=True))
+    assert docket.ripe(201.0) == []
+    docket.add(OomdKill(200.0, SCOPE, "memory-pressure"))
+
+    assert len(docket.ripe(202.0)) == 1
+
+
+def test_it_is_known_which_cases_nobody_has_owned_up_to_yet() -> None:
+    docket = Docket("boot")
+    docket.add(ended(100.0))
+    docket.add(killed(boot_seconds=100.0, pid=8, name="other"))
+    docket.ripe(102.0)
+    [doubted] = docket.doubted
+    docket.add(OomdKill(100.0, JOB, "memory-pressure"))
+    docket.ripe(104.0)
+
+    assert doubted.startswith("ended:boot:7:")
+    assert docket.doubted == frozenset()
+
+
 def test_two_kills_of_one_pid_far_apart_are_two_cases() -> None:
     docket = Docket("boot")
     docket.add(killed())

@@ -18,6 +18,7 @@ from oomwatchd.record import (
     Drift,
     GaveUp,
     Guarded,
+    JournalUnread,
     LedgerFailed,
     Marking,
     Moving,
@@ -118,6 +119,11 @@ def lines_of(item: News, *, dry_run: bool = False) -> list[str]:
             Moving(ID, "db", "failed", reason="systemd said no"),
             "<4>process 7, rule db: not moved to a scope of its own: systemd said no; "
             "said once for rule db",
+        ),
+        (
+            JournalUnread("/usr/bin/journalctl: exit status 1"),
+            "<4>kills that were not heard of are not found in the journal: "
+            "/usr/bin/journalctl: exit status 1",
         ),
         (
             AuditFailed("it took longer than 45 s"),

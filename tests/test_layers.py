@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "ends": PURE,
     "document": TOLD,
     "incidents": TOLD | {"document"},
-    "scribe": TOLD | {"document", "incidents"},
+    "scribe": PURE | {"document", "incidents"},
     "postmortem": PURE | {"history", "incidents"},
     "report": PURE,
     "coroner": EDGES
@@ -113,9 +113,9 @@ MAY_USE = {
     "removexattr": {"kernel.mark"},
     # Children of theirs, when these take too long or have said all.
     "kill": {"systemd.asking", "systemd.manager", "exposure", "hooks"},
-    "killpg": {"hooks"},
+    "killpg": {"hooks", "systemd.journalctl"},
     "fork": {"systemd.asking", "systemd.worker"},
-    "posix_spawn": {"systemd.manager", "hooks"},
+    "posix_spawn": {"systemd.manager", "systemd.journalctl", "hooks"},
     "execv": {"hooked"},
     "pidfd_send_signal": {"kernel.signals"},  # to those under a rule that asks for it
     "pidfd_open": {"kernel.proc"},

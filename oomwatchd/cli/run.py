@@ -45,6 +45,7 @@ from oomwatchd.text import printable
 
 if TYPE_CHECKING:
     from oomwatchd.systemd.bus import OomdSignals
+    from oomwatchd.systemd.entries import JournalEntries
 
 STALE_SECONDS: Final = 15.0
 READERS: Final = "adm"  # the group that may read the log may read incidents
@@ -140,7 +141,12 @@ def coroner(
     """*systemd*: it runs this machine.  Raises OSError, where /proc shows processes alone."""
     history = History(config.incidents.history_seconds)
     return Coroner(
-        Sources(opened(KernelLog), opened(OomKills), oomd_signals() if systemd else None),
+        Sources(
+            opened(KernelLog),
+            opened(OomKills),
+            oomd_signals() if systemd else None,
+            journal_entries() if systemd else None,
+        ),
         history,
         Sampler(proc, history, SlowReader()),
         Incidents(directory, keep=config.incidents.keep, group=group_id(READERS)),
@@ -154,6 +160,12 @@ def oomd_signals() -> "OomdSignals":
     from oomwatchd.systemd.bus import OomdSignals  # 0.2 MiB, for machines with systemd alone
 
     return OomdSignals()
+
+
+def journal_entries() -> "JournalEntries":
+    from oomwatchd.systemd.entries import JournalEntries
+
+    return JournalEntries()
 
 
 def opened(source: Callable[[], T]) -> T | None:

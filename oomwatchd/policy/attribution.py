@@ -23,8 +23,8 @@ from oomwatchd.incident import (
     UnitKilled,
     Victim,
 )
+from oomwatchd.policy.causes import SAME_SECONDS, oomd_key
 
-SAME_SECONDS: Final = 10.0  # what is told within them can be about the same kill
 GROUP_SECONDS: Final = 2.0
 CONSTRAINED: Final = {"cpuset": CPUSET, "memory_policy": MEMORY_POLICY}
 
@@ -176,7 +176,7 @@ def oomd_case(killed: OomdKill, told: Told, boot_id: str) -> Case:
     raw += [line for one in units for line in one.raw]
     reasons = [one.reason for one in again if one.reason]
     return Case(
-        key=f"oomd:{boot_id}:{killed.cgroup}:{killed.boot_seconds:.0f}",
+        key=oomd_key(boot_id, killed.cgroup, killed.boot_seconds),
         boot_seconds=killed.boot_seconds,
         killer="systemd_oomd",
         scope=killed.cgroup,
