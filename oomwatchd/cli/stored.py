@@ -47,7 +47,9 @@ def stored(
             else:
                 yield with_user_names(entry.incident)
     except FileNotFoundError:
-        message = f"{path}: no such directory: no incident has been written here yet"
+        if path.parent.is_dir():  # the daemon's: it has run, and nobody has been killed
+            return
+        message = f"{path}: no such directory: the daemon has not run here yet"
         raise Failure(message, exits.NO_INPUT) from None
     except PermissionError:
         message = f"{path}: may not be read by you: try as root, or as a member of the group adm"
