@@ -89,7 +89,7 @@ class SystemHost:
         self._register(self._pipe, select.POLLIN)
         self._budget = Budget()
         self._waiting_seconds = self._woken_seconds = time.monotonic()
-        self._roused_cpu_seconds: float | None = None  # at the last wake, if not for time alone
+        self._cpu_seconds = time.process_time()
         self._heartbeat_seconds = heartbeat_seconds(notifier.watchdog_seconds)
         self._beat_seconds = time.monotonic()  # when systemd has to hear of us again
         reporter.stale_seconds = 3 * self._heartbeat_seconds
@@ -150,7 +150,6 @@ class SystemHost:
     def wait(self, until_seconds: float) -> Wake:
         """Wait for a signal, an event, *until_seconds* (monotonic), or the next heartbeat."""
         ready = self._ready(until_seconds)
-        self._roused_cpu_seconds = time.process_time() if ready else None
         numbers = os.read(self._pipe, 4096) if self._pipe in ready else b""
         heard = SILENCE
         if self._events is not None and self._events.fileno() in ready:
@@ -173,18 +172,16 @@ class SystemHost:
 
     def _ready(self, until_seconds: float) -> dict[int, int]:
         """The descriptors that have something to tell."""
-        now_seconds, cpu_seconds = time.monotonic(), 0.0
-        if self._roused_cpu_seconds is not None:
-            cpu_seconds = time.process_time() - self._roused_cpu_seconds
+        now_seconds, cpu_seconds = time.monotonic(), time.process_time()
         until_seconds = min(until_seconds, now_seconds + self._heartbeat_seconds)
         if now_seconds < self._beat_seconds:
             until_seconds = min(until_seconds, self._beat_seconds)
         gather_seconds = self._budget.gather_seconds(
             waited_seconds=self._woken_seconds - self._waiting_seconds,
             worked_seconds=now_seconds - self._woken_seconds,
-            cpu_seconds=cpu_seconds,
+            cpu_seconds=cpu_seconds - self._cpu_seconds,
         )
-        self._waiting_seconds = now_seconds
+        self._waiting_seconds, self._cpu_seconds = now_seconds, cpu_seconds
         if gather_seconds:
             gathered_seconds = now_seconds + gather_seconds
             ready = polled(self._prompt, min(gathered_seconds, until_seconds))

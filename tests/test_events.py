@@ -139,14 +139,15 @@ def test_threads_are_not_heard_but_for_what_they_exec(ears: ProcessEvents) -> No
 
 def test_an_exec_by_another_thread_is_that_of_the_process(ears: ProcessEvents) -> None:
     code = (
-        "import os, threading\n"
+        "import os, sys, threading\n"
+        "sys.stdin.read()\n"  # till python's own exec has been heard
         "threading.Thread(target=os.execv, args=('/bin/true', ['true'])).start()\n"
         "threading.Event().wait()\n"
     )
     ears.drain()
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
-        heard_until(ears, lambda heard: process.pid in heard.pids)  # python's own exec
-        process.wait()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        heard_until(ears, lambda heard: process.pid in heard.pids)
+        process.communicate()
     heard_until(ears, lambda heard: process.pid in heard.pids)
 
 
