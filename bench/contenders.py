@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.meters import cpu_milliseconds
+from bench.meters import cpu_milliseconds, first_thread_milliseconds
 from bench.programs import OURS, OURS_VALUE, POOLS, THEIRS, THEIRS_VALUE
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -35,6 +35,7 @@ class Subject(NamedTuple):
     name: str
     pid: int
     start_milliseconds: float  # CPU until it was ready
+    first_thread_milliseconds: float  # of these
     port: int | None = None  # of its metrics
     turned: threading.Event | None = None  # set whenever it has told systemd that it turns
     looks_when_scraped: bool = False
@@ -213,7 +214,8 @@ def running(
             if process.poll() is not None or time.monotonic() > until:
                 raise ended(scratch, name, process.poll())
             time.sleep(0.002)
-        yield Subject(name, process.pid, cpu_milliseconds(process.pid))
+        pid = process.pid
+        yield Subject(name, pid, cpu_milliseconds(pid), first_thread_milliseconds(pid))
     finally:
         ended_early = process.poll() is not None
         process.terminate()

@@ -28,6 +28,12 @@ def cpu_milliseconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | CPUCLOCK_SCHED) * 1000
 
 
+def first_thread_milliseconds(pid: int) -> float:
+    """CPU of the thread that the program began with; Documentation/scheduler/sched-stats.rst."""
+    schedstat = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text(encoding="ascii")
+    return int(schedstat.split()[0]) / 1e6
+
+
 def cpu_beside(
     pids: Mapping[str, int], seconds: float, meanwhile: Callable[[float], None] = time.sleep
 ) -> dict[str, float]:

@@ -94,10 +94,13 @@ def alone(start: Start) -> Alone:
 def started_in(subject: Subject) -> tuple[float, float]:
     """CPU until it was ready, milliseconds: all, and what is left without the first look.
 
-    The duration of that is of the clock on the wall; on a quiet machine that is its CPU.
+    The duration of that is of the clock on the wall; on a quiet machine that is the CPU of the
+    thread that looks.  Another reads for it, and what that takes is of the look as well.
     """
-    first_look = metric(subject.port, FIRST_SCAN) * 1000 if subject.port else 0.0
-    return subject.start_milliseconds, max(subject.start_milliseconds - first_look, 0.0)
+    if subject.port is None or subject.looks_when_scraped:
+        return subject.start_milliseconds, subject.start_milliseconds
+    first_look = metric(subject.port, FIRST_SCAN) * 1000
+    return subject.start_milliseconds, subject.first_thread_milliseconds - first_look
 
 
 def together(scratch: Path, starts: Sequence[Start], seconds: float) -> Together:
