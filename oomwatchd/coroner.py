@@ -19,7 +19,7 @@ from oomwatchd.kernel.counters import OomKills
 from oomwatchd.kernel.kmsg import Batch, KernelLog
 from oomwatchd.kernel.oom import OomReport, kernel_kills
 from oomwatchd.kernel.oomreport import OomReports
-from oomwatchd.model import Config, Level, Pressure, Tracked
+from oomwatchd.model import Config, Gone, Level, Pressure, Tracked
 from oomwatchd.policy.causes import SAME_SECONDS
 from oomwatchd.population import Moment
 from oomwatchd.postmortem import Clocks, incident
@@ -175,10 +175,15 @@ class Coroner:
             while_down=self._is_past(case),
         )
 
-    def bury(self, gone: Sequence[Tracked], killed: Sequence[int], now: Moment) -> None:
-        """Processes under rules are *gone*; *killed*: the pids of all whom a SIGKILL has ended."""
-        victims = [as_victim(one, self._history.portrait(one.id)) for one in gone]
-        for end in self._ends.hear(victims, killed, now.boot_seconds):
+    def bury(self, gone: Sequence[Gone], killed: Sequence[int], now: Moment, *, deaf: bool) -> None:
+        """Processes under rules are *gone*; *killed*: the pids of all whom a SIGKILL has ended.
+
+        *deaf*: of all whom the kernel has told us of, which may be not all there were.
+        """
+        victims = [as_victim(one, self._history.portrait(one.id)) for one, _ in gone]
+        late = [one.id.pid for one, is_late in gone if is_late]
+        ends = self._ends.hear(victims, killed, now.boot_seconds, late=late, deaf=deaf)
+        for end in ends:
             self._docket.add(end)
         if gone:
             self._count_up(now)

@@ -19,7 +19,7 @@ from oomwatchd.journal import Narrator, log
 from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import SILENCE, Address, RuleTotals, Snapshot, Tracked
+from oomwatchd.model import SILENCE, Address, Gone, RuleTotals, Snapshot, Tracked
 from oomwatchd.pending import pending
 from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
@@ -211,10 +211,11 @@ class Daemon:
             self._exposure.tend(self._holds, now.seconds)
             self._record.audited(self._exposure.fault)
 
-    def _hear_of_kills(self, wake: Wake, gone: Sequence[Tracked]) -> None:
+    def _hear_of_kills(self, wake: Wake, gone: Sequence[Gone]) -> None:
         if self._coroner is None:
             return
-        self._coroner.bury(gone, wake.heard.killed, wake.now)
+        deaf = wake.heard.lost or not self._population.told
+        self._coroner.bury(gone, wake.heard.killed, wake.now, deaf=deaf)
         told = self._coroner.tend(
             wake.now,
             self._barometer.level,

@@ -86,11 +86,11 @@ class UnitKilled(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A process under a rule has ended by SIGKILL, or it is not known how."""
+    """A process under a rule has ended."""
 
     boot_seconds: float
     victim: "Victim"  # as last seen, with its pid and its start
-    by_sigkill: bool | None  # None: nobody could tell us; then it takes other evidence
+    by_sigkill: bool | None  # None: nobody has told us (yet); then it takes other evidence
 
 
 class CounterRise(NamedTuple):
@@ -183,6 +183,7 @@ class Case(NamedTuple):
     tasks: tuple[Task, ...] = ()
     sources: tuple[str, ...] = ()  # what kinds of evidence agree on it
     raw: tuple[str, ...] = ()
+    victims_left_out: int = 0  # who died as well, but was not written down
 
 
 class Machine(NamedTuple):

@@ -263,6 +263,13 @@ class Tracked(NamedTuple):
     swap_bytes: int
 
 
+class Gone(NamedTuple):
+    """A process under a rule that has ended, as it was last seen."""
+
+    tracked: Tracked
+    late: bool  # it was not held, and may have ended some time ago
+
+
 class RuleTotals(NamedTuple):
     processes: int
     resident_bytes: int

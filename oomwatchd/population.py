@@ -4,11 +4,11 @@ import heapq
 from collections.abc import Iterator, Sequence, Set
 from typing import Final, NamedTuple
 
-from oomwatchd.holds import Holds
+from oomwatchd.holds import NOT_HELD, Holds
 from oomwatchd.kernel.proc import Look, Stat
 from oomwatchd.ledger import Ledger
 from oomwatchd.matching import Answer
-from oomwatchd.model import ProcessId, Tracked
+from oomwatchd.model import Gone, ProcessId
 from oomwatchd.policy.plan import Claim
 
 # Every process is looked at within this time, whatever the interval.  One look takes three system
@@ -65,7 +65,7 @@ class Population:
         self._ledger = ledger
         self._ticks_per_second = ticks_per_second
         self._known: dict[int, Known] = {}
-        self._gone: list[Tracked] = []
+        self._gone: list[Gone] = []
         self.told = False  # whether the kernel tells us of each new program
         self._dates = Dates()
         self._soon = Dates()
@@ -93,13 +93,13 @@ class Population:
         """End what we had with the process that had this pid."""
         hold = self.holds.get(pid)
         if hold is not None:
-            self._gone.append(hold.tracked())
+            self._gone.append(Gone(hold.tracked(), late=hold.pidfd == NOT_HELD))
         self.holds.drop(pid)
         known = self._known.pop(pid, None)
         if known is not None:
             self._ledger.forget(known.id)
 
-    def take_gone(self) -> list[Tracked]:
+    def take_gone(self) -> list[Gone]:
         """Those under rules who have ended since the last call, as they were last seen."""
         gone, self._gone = self._gone, []
         return gone

@@ -19,7 +19,7 @@ from oomwatchd.incidents import Incidents, entries
 from oomwatchd.kernel.counters import OomKills
 from oomwatchd.kernel.kmsg import KernelLog
 from oomwatchd.kernel.proc import ProcFs
-from oomwatchd.model import Config, IncidentSettings, ProcessId, Tracked
+from oomwatchd.model import Config, Gone, IncidentSettings, ProcessId, Tracked
 from oomwatchd.population import Moment
 from oomwatchd.record import Kept, Record
 from oomwatchd.sampler import Sampler
@@ -106,6 +106,7 @@ class Mortuary:
         self.log: deque[bytes | int] = deque()  # what has not been read of it, errors among it
         self.tracked: list[Tracked] = []
         self.met = 0
+        self.deaf = True  # no news of processes: who is gone may have been killed, or not
         self.set_kills(0)
         self.start()
 
@@ -141,6 +142,7 @@ class Mortuary:
         """One turn of the loop, woken by what the kernel has logged, or else the bus has to say."""
         self.seconds += after_seconds
         self.log.extend(answers)
+        self.coroner.bury((), (), self.now(), deaf=self.deaf)
         return self.coroner.tend(
             self.now(),
             "ok",
@@ -172,7 +174,8 @@ class Mortuary:
         self.tracked = [one for one in self.tracked if one not in ended]
         for one in ended:
             self.fake.exit(one.id.pid)
-        self.coroner.bury(ended, killed, self.now())
+        gone = [Gone(one, late=False) for one in ended]
+        self.coroner.bury(gone, killed, self.now(), deaf=self.deaf)
 
     def end(self) -> list[Kept]:
         """The daemon stops; what it has told of that nobody has heard yet."""

@@ -176,7 +176,7 @@ def test_a_flood_of_what_users_write_hides_no_kill(mortuary: Mortuary) -> None:
 # -- what is no kill -------------------------------------------------------------------------------
 
 
-def test_a_sigkill_by_hand_is_no_incident(mortuary: Mortuary) -> None:
+def test_an_end_of_which_nobody_tells_is_no_incident(mortuary: Mortuary) -> None:
     mortuary.fake.add(HOG)
     hog = mortuary.follow(278, "training")
     mortuary.bury(hog)
@@ -240,6 +240,20 @@ def test_a_kill_whose_report_was_overwritten_is_told_by_the_counter(mortuary: Mo
     made = only(mortuary)
     assert (made.case.killer, made.case.sources) == ("kernel", ("counters",))
     assert (made.victim.pid, made.victim.rule) == (278, "training")
+
+
+def test_who_was_not_killed_is_no_victim_of_one_whose_report_was_overwritten(
+    mortuary: Mortuary,
+) -> None:
+    mortuary.fake.add(HOG)
+    hog = mortuary.follow(278, "training")
+    mortuary.deaf = False
+    mortuary.turn(raw(3, b"hello"), after_seconds=10.0)
+    mortuary.set_kills(1)
+    mortuary.turn(errno.EPIPE, raw(9000, b"something else"))
+    mortuary.bury(hog)
+
+    assert mortuary.settle() == []
 
 
 def test_without_log_and_counters_the_samples_go_on(fake: FakeProc, state: Path) -> None:

@@ -32,7 +32,10 @@ def test_a_pid_that_was_killed_long_ago_is_another_s() -> None:
     ends = Ends()
     ends.hear([CAT], [278], 100.0)
 
-    assert ends.hear([HOG], [279], TOO_LATE) == [Ended(TOO_LATE, HOG, by_sigkill=None)]
+    assert ends.hear([HOG], [279], TOO_LATE) == [
+        Ended(100.0, CAT, by_sigkill=False),
+        Ended(TOO_LATE, HOG, by_sigkill=None),
+    ]
 
 
 def test_one_kill_explains_one_end() -> None:
@@ -49,3 +52,24 @@ def test_of_a_flood_of_kills_the_last_are_remembered() -> None:
     first = Victim(pid=300, name="first")
 
     assert [end.by_sigkill for end in ends.hear([HOG, first], [], LATER)] == [None, None, True]
+
+
+def test_who_would_have_been_heard_of_was_not_killed() -> None:
+    ends = Ends()
+    ends.hear([HOG], [], 100.0)
+
+    assert ends.hear([], [], TOO_LATE) == [Ended(100.0, HOG, by_sigkill=False)]
+    assert ends.hear([], [], TOO_LATE) == []
+
+
+def test_of_who_may_have_been_killed_unheard_that_is_not_said() -> None:
+    before, after, late = Ends(), Ends(), Ends()
+    before.hear([], [], 100.0 - JOIN_SECONDS / 2, deaf=True)
+    before.hear([HOG], [], 100.0)
+    after.hear([HOG], [], 100.0)
+    after.hear([], [], LATER, deaf=True)
+    late.hear([HOG], [], 100.0, late={278})
+
+    assert before.hear([], [], TOO_LATE) == []
+    assert after.hear([], [], TOO_LATE) == []
+    assert late.hear([], [], TOO_LATE) == []
