@@ -10,6 +10,7 @@ from typing import Final
 from oomwatchd.kernel.adjust import parse_adj
 from oomwatchd.kernel.proc import READ, Look, Stat, parse_stat
 from oomwatchd.kernel.status import Status
+from oomwatchd.kernel.weight import StatusFile
 from oomwatchd.model import Rule, Tracked
 
 REASSERT_LIMIT: Final = 3  # times within REASSERT_SECONDS, before we yield
@@ -26,7 +27,8 @@ class Hold:
 
     __slots__ = (
         "adj_fd", "anon_bytes", "comm", "drifts", "id", "let_be", "now", "pidfd", "program",
-        "resident_bytes", "rule", "shmem_bytes", "stat_fd", "swap_bytes", "unkillable", "wanted",
+        "resident_bytes", "rule", "shmem_bytes", "stat_fd", "status_file", "swap_bytes",
+        "unkillable", "wanted",
     )  # fmt: skip
 
     def __init__(self, look: Look, comm: str, rule: Rule) -> None:
@@ -39,6 +41,7 @@ class Hold:
         self.let_be = False  # write no more to it, until it runs another program
         self.adj_fd = held(look, "oom_score_adj")
         self.stat_fd = held(look, "stat")
+        self.status_file: StatusFile | None = None  # of a few; see `Watch._weigh`
         self.pidfd = pidfd_held(look)
         self.resident_bytes = self.anon_bytes = self.shmem_bytes = self.swap_bytes = 0
         self.drifts: deque[float] = deque(maxlen=REASSERT_LIMIT)
@@ -82,6 +85,9 @@ class Hold:
 
     def close(self) -> None:
         self.adj_fd, self.stat_fd, self.pidfd = map(closed, (self.adj_fd, self.stat_fd, self.pidfd))
+        if self.status_file is not None:
+            self.status_file.close()
+            self.status_file = None
 
     def tracked(self) -> Tracked:
         return Tracked(

@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
 from typing import Final, NamedTuple, Protocol
@@ -89,7 +89,6 @@ class SystemHost:
         self._register(self._pipe, select.POLLIN)
         self._budget = Budget()
         self._waiting_seconds = self._woken_seconds = time.monotonic()
-        self._cpu_seconds = time.process_time()
         self._heartbeat_seconds = heartbeat_seconds(notifier.watchdog_seconds)
         self._beat_seconds = time.monotonic()  # when systemd has to hear of us again
         reporter.stale_seconds = 3 * self._heartbeat_seconds
@@ -172,16 +171,15 @@ class SystemHost:
 
     def _ready(self, until_seconds: float) -> dict[int, int]:
         """The descriptors that have something to tell."""
-        now_seconds, cpu_seconds = time.monotonic(), time.process_time()
+        now_seconds = time.monotonic()
         until_seconds = min(until_seconds, now_seconds + self._heartbeat_seconds)
         if now_seconds < self._beat_seconds:
             until_seconds = min(until_seconds, self._beat_seconds)
         gather_seconds = self._budget.gather_seconds(
             waited_seconds=self._woken_seconds - self._waiting_seconds,
             worked_seconds=now_seconds - self._woken_seconds,
-            cpu_seconds=cpu_seconds - self._cpu_seconds,
         )
-        self._waiting_seconds, self._cpu_seconds = now_seconds, cpu_seconds
+        self._waiting_seconds = now_seconds
         if gather_seconds:
             gathered_seconds = now_seconds + gather_seconds
             ready = polled(self._prompt, min(gathered_seconds, until_seconds))
@@ -200,8 +198,13 @@ class SystemHost:
         return bool(mask)
 
     def notify(self, *assignments: str) -> None:
+        """Tell systemd; but not that we live, if it has just heard that: each time wakes it up."""
+        now_seconds = time.monotonic()
+        early = now_seconds < self._beat_seconds - self._heartbeat_seconds / 2
+        if early and self._notifier.news(assignments) == ["WATCHDOG=1"]:
+            return
         if "WATCHDOG=1" in assignments:
-            self._beat_seconds = time.monotonic() + self._heartbeat_seconds
+            self._beat_seconds = now_seconds + self._heartbeat_seconds
         self._notifier.send(*assignments)
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -219,25 +222,41 @@ class Budget:
     they gather, and come in ever larger lots, which cost less for each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_seconds: Callable[[], float] = time.process_time) -> None:
+        """*cpu_seconds*: what we have used of it in all."""
+        self._cpu_seconds = cpu_seconds
+        self._used_seconds = cpu_seconds()  # when it was last asked for,
+        self._paid_seconds = 0.0  # and what has been charged since
         self._saved_seconds = SAVED_MAX_SECONDS
 
-    def gather_seconds(
-        self, waited_seconds: float, worked_seconds: float, cpu_seconds: float
-    ) -> float:
+    def gather_seconds(self, waited_seconds: float, worked_seconds: float) -> float:
         """How long to let events gather, after a wait and the work that followed it.
 
         None is left for longer than DELAY_MAX_SECONDS from the start of that work, unless there is
-        so much of it that we would do nothing else.  Work for which there was no processor is not
-        made up for: the machine is busy, and we are late already.
+        so much of it that we would do nothing else.
         """
-        saved_seconds = self._saved_seconds + waited_seconds * BUSY_RATIO
-        self._saved_seconds = min(saved_seconds, SAVED_MAX_SECONDS) - cpu_seconds
+        saved_seconds = min(self._saved_seconds + waited_seconds * BUSY_RATIO, SAVED_MAX_SECONDS)
+        cpu_seconds = self._charged_seconds(worked_seconds, saved_seconds)
+        self._saved_seconds = saved_seconds - cpu_seconds
         if self._saved_seconds >= 0.0:
             return 0.0
         self._saved_seconds = max(self._saved_seconds, -SAVED_MAX_SECONDS)
         enough_seconds = -self._saved_seconds / BUSY_RATIO
         return min(enough_seconds, max(DELAY_MAX_SECONDS - worked_seconds, cpu_seconds))
+
+    def _charged_seconds(self, worked_seconds: float, saved_seconds: float) -> float:
+        """All of the time, if that much is saved: asking for the CPU takes a system call.
+
+        Else the CPU alone.  Work for which there was no processor is not made up for: the machine
+        is busy, and we are late already.
+        """
+        if worked_seconds <= saved_seconds:
+            self._paid_seconds += worked_seconds
+            return worked_seconds
+        used_seconds = self._cpu_seconds()
+        unpaid_seconds = used_seconds - self._used_seconds - self._paid_seconds
+        self._used_seconds, self._paid_seconds = used_seconds, 0.0
+        return max(unpaid_seconds, 0.0)
 
 
 def noted(_number: int, _frame: FrameType | None) -> None:

@@ -14,7 +14,8 @@ from typing import Final
 from oomwatchd.enforce import Enforcer
 from oomwatchd.holds import Hold, guarded, unkillable_bytes
 from oomwatchd.kernel.proc import GONE, ProcFs, Stat
-from oomwatchd.kernel.status import read_status
+from oomwatchd.kernel.status import Status, read_status
+from oomwatchd.kernel.weight import StatusFile
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Config, Heard
 from oomwatchd.population import LONG_AGO, Known, Moment, Population
@@ -38,6 +39,7 @@ EXECS_SECONDS: Final = 2.0  # for what they run each has its turn in this time, 
 WEIGH_SECONDS: Final = 10.0  # and to be weighed in this, but for:
 WEIGHINGS_RATIO: Final = 0.01  # of all processes
 WEIGHINGS_MIN: Final = 16
+STATUS_FILES_MAX: Final = 128  # descriptors; where there are more processes under rules, none
 
 
 class Watch:
@@ -256,9 +258,18 @@ class Watch:
         some = self._some("weigh", WEIGH_SECONDS, WEIGHINGS_RATIO, WEIGHINGS_MIN)
         for hold in {*some, *(hold for hold in holds if hold.unkillable)}:
             try:
-                hold.weigh(read_status(self._proc.directory, f"{hold.id.pid}/status"))
+                hold.weigh(self._status(hold))
             except (*GONE, PermissionError):
                 continue  # its end is noticed by its descriptor
+
+    def _status(self, hold: Hold) -> Status:
+        """Of a few, the file is held open from the first time on: one call in place of three."""
+        name = f"{hold.id.pid}/status"
+        if hold.status_file is None:
+            if len(self._population.holds) > STATUS_FILES_MAX:
+                return read_status(self._proc.directory, name)
+            hold.status_file = StatusFile(self._proc.directory, name)
+        return hold.status_file.read()
 
     def _guard(self) -> list[int]:
         """Those to be looked at again, as the guard for -1000 has tripped or let go."""

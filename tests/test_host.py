@@ -319,24 +319,43 @@ def test_events_wait_while_the_work_on_the_last_is_made_up_for_and_signals_do_no
     assert time.monotonic() - started < SLACK_SECONDS
 
 
-def test_what_comes_in_a_quiet_time_is_taken_up_at_once() -> None:
-    budget = Budget()
+class Spent:
+    """A budget, and the CPU that is charged to it."""
 
-    assert [budget.gather_seconds(0.1, 0.0005, 0.0005) for _ in range(1000)] == [0.0] * 1000
+    def __init__(self) -> None:
+        self.cpu_seconds = 0.0
+        self.asked = 0  # how often for the CPU
+        self._budget = Budget(self._used)
+
+    def _used(self) -> float:
+        self.asked += 1
+        return self.cpu_seconds
+
+    def after(
+        self, waited_seconds: float, worked_seconds: float, *, cpu_seconds: float | None = None
+    ) -> float:
+        self.cpu_seconds += worked_seconds if cpu_seconds is None else cpu_seconds
+        return self._budget.gather_seconds(waited_seconds, worked_seconds)
+
+
+def test_what_comes_in_a_quiet_time_is_taken_up_at_once() -> None:
+    budget = Spent()
+
+    assert [budget.after(0.1, 0.0005) for _ in range(1000)] == [0.0] * 1000
 
 
 def test_what_follows_on_an_event_does_not_wait_for_it() -> None:
-    budget = Budget()
+    budget = Spent()
 
-    assert [budget.gather_seconds(0.0, 0.0005, 0.0005) for _ in range(10)] == [0.0] * 10
+    assert [budget.after(0.0, 0.0005) for _ in range(10)] == [0.0] * 10
 
 
 def test_in_a_storm_the_work_takes_its_share_of_the_time_and_no_more() -> None:
-    budget, worked_seconds, all_seconds = Budget(), 0.0, 0.0
+    budget, worked_seconds, all_seconds = Spent(), 0.0, 0.0
     gather_seconds = 0.0
     while all_seconds < 60.0:
         work_seconds = 0.0003 + 0.00001 * (1 + 500 * gather_seconds)
-        gather_seconds = budget.gather_seconds(gather_seconds, work_seconds, work_seconds)
+        gather_seconds = budget.after(gather_seconds, work_seconds)
         worked_seconds += work_seconds
         all_seconds += work_seconds + gather_seconds
 
@@ -350,25 +369,43 @@ def test_in_a_storm_the_work_takes_its_share_of_the_time_and_no_more() -> None:
 def test_none_waits_longer_than_the_bound_unless_we_would_do_nothing_else(
     worked_seconds: float, expected_seconds: float
 ) -> None:
-    gather_seconds = Budget().gather_seconds(0.0, worked_seconds, worked_seconds)
+    gather_seconds = Spent().after(0.0, worked_seconds)
 
     assert gather_seconds == pytest.approx(expected_seconds)
 
 
 def test_time_without_a_processor_is_not_made_up_for() -> None:
-    budget = Budget()
-    budget.gather_seconds(0.0, 0.02, 0.02)
+    budget = Spent()
+    budget.after(0.0, 0.02)
 
-    assert budget.gather_seconds(0.0, 1.0, 0.004) == pytest.approx(0.004)
+    assert budget.after(0.0, 1.0, cpu_seconds=0.004) == pytest.approx(0.004)
 
 
 def test_a_long_scan_is_made_up_for_soon() -> None:
-    budget = Budget()
-    budget.gather_seconds(0.0, 3.0, 3.0)
-    waits = [budget.gather_seconds(0.05, 0.0003, 0.0003) for _ in range(20)]
+    budget = Spent()
+    budget.after(0.0, 3.0)
+    waits = [budget.after(0.05, 0.0003) for _ in range(20)]
 
     assert waits[0] <= DELAY_MAX_SECONDS
     assert waits[-1] == 0.0
+
+
+def test_in_a_quiet_time_nobody_asks_for_the_cpu_that_was_used() -> None:
+    budget = Spent()
+    for _ in range(1000):
+        budget.after(0.1, 0.0005)
+
+    assert budget.asked == 1  # at the beginning
+
+
+def test_what_was_charged_in_a_quiet_time_is_not_charged_again() -> None:
+    budget = Spent()
+    for _ in range(1000):
+        budget.after(0.1, 0.0005)
+    gather_seconds = budget.after(0.0, 0.022)
+
+    assert gather_seconds == pytest.approx(DELAY_MAX_SECONDS - 0.022)
+    assert budget.asked == 2
 
 
 def test_memory_is_locked_or_it_is_said_why_not(host: SystemHost) -> None:
@@ -397,6 +434,31 @@ def test_systemd_hears_what_is_told(host: SystemHost, manager: socket.socket) ->
     host.notify("READY=1", "STATUS=fine")
 
     assert manager.recv(4096) == b"READY=1\nSTATUS=fine"
+
+
+@pytest.mark.parametrize("watchdog_seconds", [60.0])
+def test_systemd_is_not_woken_for_what_it_has_just_heard(
+    host: SystemHost, manager: socket.socket
+) -> None:
+    for status in ("fine", "fine", "worse"):
+        host.notify("WATCHDOG=1", f"STATUS={status}")
+    host.notify("STOPPING=1")
+
+    told = [manager.recv(4096).decode().splitlines() for _ in range(3)]
+    assert told == [["WATCHDOG=1", "STATUS=fine"], ["WATCHDOG=1", "STATUS=worse"], ["STOPPING=1"]]
+
+
+def test_it_hears_that_we_live_long_before_its_time_is_up(
+    host: SystemHost, manager: socket.socket
+) -> None:
+    began = time.monotonic()
+    while time.monotonic() < began + 1.5:  # the watchdog's time
+        host.notify("WATCHDOG=1")
+        host.wait(time.monotonic() + 0.01)
+    host.notify("STOPPING=1")
+
+    told = list(iter(lambda: manager.recv(4096), b"STOPPING=1"))
+    assert 3 <= len(told) <= 7
 
 
 def test_a_reload_begins_with_the_time_as_systemd_has_it() -> None:

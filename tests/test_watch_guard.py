@@ -5,6 +5,7 @@ from world import RAM_BYTES, World, named
 
 from oomwatchd.model import Match, ProcessId, Rule
 from oomwatchd.record import Guarded
+from oomwatchd.watch import STATUS_FILES_MAX
 
 KIB = 1024
 DB = named("postgres", -900, workers=-200, descendants="reset")
@@ -89,3 +90,28 @@ def test_the_memory_of_processes_under_rules_is_weighed(world: World) -> None:
     assert (first.resident_bytes, first.swap_bytes) == (110 * KIB, 5 * KIB)
     assert world.hold(7).tracked().resident_bytes == 210 * KIB
     assert world.hold(7).id == ProcessId(7, 100)
+
+
+def test_of_a_few_the_file_that_tells_their_memory_stays_open_until_they_end(world: World) -> None:
+    for pid in (7, 8):
+        world.fake.add(Fake(pid, comm=b"postgres", anon_kib=100))
+    world.configure(DB)
+    world.scans(20)
+    hold = world.hold(7)
+    held = hold.status_file
+    world.fake.exit(7)
+    world.scans(20)
+
+    assert held is not None
+    assert hold.status_file is None
+    assert world.hold(8).status_file is not None
+
+
+def test_of_many_none_stays_open(world: World) -> None:
+    for pid in range(1000, 1001 + STATUS_FILES_MAX):
+        world.fake.add(Fake(pid, comm=b"postgres", anon_kib=100))
+    world.configure(DB)
+    world.scans(20)
+
+    assert [hold.status_file for hold in world.population.holds if hold.status_file] == []
+    assert {hold.resident_bytes for hold in world.population.holds} == {100 * KIB}

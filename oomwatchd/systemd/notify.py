@@ -5,7 +5,7 @@ Not by pystemd: importing it costs 5.7 MiB of memory, in a daemon that is there 
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class Notifier:
@@ -20,12 +20,16 @@ class Notifier:
         self._status = ""
         self.watchdog_seconds = watchdog_seconds(environment, os.getpid())
 
+    def news(self, assignments: Iterable[str]) -> list[str]:
+        """What of *assignments* `send` would send."""
+        return [one for one in assignments if one != self._status]
+
     def send(self, *assignments: str) -> bool:
         """Send ``READY=1`` and the like in one message; False if it could not be delivered.
 
         A STATUS that has been delivered already is left out.
         """
-        news = [one for one in assignments if one != self._status]
+        news = self.news(assignments)
         if self._socket is None or not news:
             return True
         try:
