@@ -267,11 +267,14 @@ class Coroner:
         self._count_up(now)
 
     def _count_up(self, now: Moment) -> None:
-        """See whether the kernel has killed more than it has told of."""
+        """See whether the kernel has killed more than it has told of, and in which cgroups."""
         counted = self._count()
-        if counted > self._counted:
-            self._docket.add(CounterRise(now.boot_seconds, None, counted - self._counted))
-        self._counted = counted
+        if counted == self._counted:
+            return
+        kills, self._counted = counted - self._counted, counted
+        self._docket.add(CounterRise(now.boot_seconds, None, kills))
+        for path, rise in self._sampler.killed().items():
+            self._docket.add(CounterRise(now.boot_seconds, path, *rise))
 
     def _count(self) -> int:
         return self._kills.read() if self._kills is not None else 0

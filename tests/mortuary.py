@@ -96,7 +96,7 @@ class Mortuary:
         journalctl: Path | None = None,
     ) -> None:
         self.fake = fake
-        self.directory = state / "incidents"
+        self.directory, self.cgroup_root = state / "incidents", state / "cgroup"
         self.state = state
         self.keep = keep
         self._incidents = incidents

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import pytest
+from fakebounds import cgroup
 
-from oomwatchd.kernel.bounds import BoundFiles, HeldBounds, bounding, names, parse_limit
-
-
-def cgroup(root: Path, path: str, *, usage: int = 0, limit: str = "max") -> None:
-    directory = root / path.strip("/")
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "memory.current").write_text(f"{usage}\n")
-    (directory / "memory.max").write_text(f"{limit}\n")
+from oomwatchd.kernel.bounds import (
+    BoundFiles,
+    HeldBounds,
+    Rise,
+    bounding,
+    names,
+    parse_limit,
+)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +117,44 @@ def test_cgroups_are_held_for_as_long_as_they_are_asked_for(tmp_path: Path) -> N
 
     assert news == [True, False, True, False]
     assert left.keys() == {"/b"}
+
+
+# -- kills -----------------------------------------------------------------------------------------
+
+
+def test_a_cgroup_tells_once_how_many_were_killed_since_it_is_held(tmp_path: Path) -> None:
+    cgroup(tmp_path, "/a", oom=3, oom_kill=5)
+    cgroup(tmp_path, "/b")
+    held = HeldBounds(tmp_path)
+    held.keep({"/a", "/b"})
+    before = held.risen()
+    cgroup(tmp_path, "/a", oom=4, oom_kill=7)
+    told = [held.risen() for _ in range(2)]
+    held.close()
+
+    assert before == {}
+    assert told == [{"/a": Rise(2, own_limit=True)}, {}]
+
+
+def test_killed_for_another_s_memory_is_not_killed_for_its_own_limit(tmp_path: Path) -> None:
+    cgroup(tmp_path, "/a", oom=3)
+    held = HeldBounds(tmp_path)
+    held.keep({"/a"})
+    cgroup(tmp_path, "/a", oom=3, oom_kill=1)
+    told = held.risen()
+    held.close()
+
+    assert told == {"/a": Rise(1, own_limit=False)}
+
+
+def test_version_1_tells_nothing_of_kills(tmp_path: Path) -> None:
+    directory = tmp_path / "memory/job"
+    directory.mkdir(parents=True)
+    for name in ("memory.usage_in_bytes", "job/memory.usage_in_bytes", "job/memory.limit_in_bytes"):
+        (tmp_path / "memory" / name).write_text("4096\n")
+    held = HeldBounds(tmp_path)
+    held.keep({"/job"})
+    told = held.risen()
+    held.close()
+
+    assert told == {}

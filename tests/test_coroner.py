@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakebounds import cgroup
 from fakeproc import Fake, FakeProc
 from kernellog import raw
 from mortuary import LONG_ENOUGH_SECONDS, HungDisk, Mortuary, bare_kill, capture
@@ -240,6 +241,24 @@ def test_a_kill_whose_report_was_overwritten_is_told_by_the_counter(mortuary: Mo
     made = only(mortuary)
     assert (made.case.killer, made.case.sources) == ("kernel", ("counters",))
     assert (made.victim.pid, made.victim.rule) == (278, "training")
+
+
+@pytest.mark.parametrize(("own", "killer", "scope"), [(1, "cgroup", JOB), (0, "kernel", "machine")])
+def test_a_kill_whose_report_was_overwritten_has_the_scope_that_its_cgroup_tells(
+    mortuary: Mortuary, own: int, killer: str, scope: str
+) -> None:
+    cgroup(mortuary.cgroup_root, JOB, limit="25165824")
+    mortuary.fake.add(HOG)
+    hog = mortuary.follow(278, "training")
+    mortuary.set_kills(1)
+    cgroup(mortuary.cgroup_root, JOB, limit="25165824", oom=own, oom_kill=1)
+    mortuary.turn(errno.EPIPE, raw(9000, b"something else"))
+    mortuary.bury(hog)
+    mortuary.settle()
+
+    made = only(mortuary)
+    assert (made.case.killer, made.case.scope) == (killer, scope)
+    assert made.case.sources == ("counters",)
 
 
 def test_who_was_not_killed_is_no_victim_of_one_whose_report_was_overwritten(

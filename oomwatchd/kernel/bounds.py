@@ -1,11 +1,17 @@
-"""How much memory a cgroup uses, and how much it may: its own limit, or that of one above it."""
+"""How much memory a cgroup uses, and how much it may: its own limit, or that of one above it.
+
+And how many of its processes the kernel has killed.  inotify would tell of that unasked, but also
+of each time that a limit is reached, which is thousands of times a second in a busy container.
+"""
 
 import os
 from collections.abc import Iterable, Set
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from oomwatchd.kernel.cgroup import CGROUP_ROOT
+from oomwatchd.kernel.counters import EVENTS_BYTES, MemoryEvents, parse_memory_events
 from oomwatchd.kernel.proc import READ
 
 LEVELS_MAX: Final = 64  # below the root; whoever has a cgroup of his own can nest thousands
@@ -19,6 +25,7 @@ class Names(NamedTuple):
     root: Path
     usage: str
     limit: str
+    events: str | None  # None: version 1, which does not tell for whose limit it has killed
 
 
 def names(root: Path = CGROUP_ROOT) -> Names:
@@ -27,8 +34,8 @@ def names(root: Path = CGROUP_ROOT) -> Names:
     Source:  cgroups(7); Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst.
     """
     if (root / "memory/memory.usage_in_bytes").exists():
-        return Names(root / "memory", "memory.usage_in_bytes", "memory.limit_in_bytes")
-    return Names(root, "memory.current", "memory.max")
+        return Names(root / "memory", "memory.usage_in_bytes", "memory.limit_in_bytes", None)
+    return Names(root, "memory.current", "memory.max", "memory.events")
 
 
 def parse_limit(raw: bytes) -> int | None:
@@ -78,19 +85,26 @@ class Bound(NamedTuple):
     limit_bytes: int | None
 
 
+class Rise(NamedTuple):
+    kills: int  # of processes in the cgroup or below it
+    own_limit: bool  # it has reached its own, or one below it has
+
+
 class BoundFiles:
-    """Usage and limit of one cgroup, held open."""
+    """Usage and limit of one cgroup, and its count of kills, held open."""
 
     def __init__(self, path: str, files: Names) -> None:
         """Raises OSError, where the cgroup has no memory controller, as the root has none."""
         self.limit_bytes: int | None = None  # as last read
         directory = files.root / path.lstrip("/")
-        self._usage_fd = os.open(directory / files.usage, READ)
-        try:
-            self._limit_fd = os.open(directory / files.limit, READ)
-        except BaseException:
-            os.close(self._usage_fd)
-            raise
+        with ExitStack() as opened:
+            self._usage_fd = held(opened, directory / files.usage)
+            self._limit_fd = held(opened, directory / files.limit)
+            self._events_fd, self._events = None, None
+            if files.events is not None:
+                self._events_fd = held(opened, directory / files.events)
+                self._events = read_events(self._events_fd)
+            self._opened = opened.pop_all()
 
     def read(self) -> Bound:
         """Raises OSError (ENODEV), when the cgroup has been removed."""
@@ -101,9 +115,27 @@ class BoundFiles:
         """With the limit as it was last read, which changes seldom; raises OSError likewise."""
         return Bound(int(os.pread(self._usage_fd, NUMBER_LIMIT_BYTES, 0)), self.limit_bytes)
 
+    def risen(self) -> Rise:
+        """What has been killed since the last time; raises OSError likewise."""
+        if self._events_fd is None or self._events is None:
+            return Rise(0, own_limit=False)
+        before, self._events = self._events, read_events(self._events_fd)
+        return Rise(
+            self._events.oom_kill - before.oom_kill, own_limit=self._events.oom > before.oom
+        )
+
     def close(self) -> None:
-        os.close(self._usage_fd)
-        os.close(self._limit_fd)
+        self._opened.close()
+
+
+def held(opened: ExitStack, path: Path) -> int:
+    fd = os.open(path, READ)
+    opened.callback(os.close, fd)
+    return fd
+
+
+def read_events(fd: int) -> MemoryEvents:
+    return parse_memory_events(os.pread(fd, EVENTS_BYTES, 0))
 
 
 class HeldBounds:
@@ -139,4 +171,16 @@ class HeldBounds:
                 found[path] = files.read() if limits else files.read_usage()
             except OSError:  # ENODEV: it has been removed
                 self._held.pop(path).close()
+        return found
+
+    def risen(self) -> dict[str, Rise]:
+        """Those in which somebody has been killed since the last time."""
+        found = {}
+        for path, files in self._held.items():
+            try:
+                rise = files.risen()
+            except OSError:  # ENODEV, as above
+                continue
+            if rise.kills > 0:
+                found[path] = rise
         return found
