@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from oomwatchd.followed import PORTRAIT_SECONDS, Followed
 from oomwatchd.history import History, Portrait, Reading, Usage
 from oomwatchd.identify import Identity, SlowReader, Unreadable, Untried, identify
 from oomwatchd.incident import Victim
 from oomwatchd.kernel.adjust import read_adj
-from oomwatchd.kernel.bounds import Bound, HeldBounds, bounding
+from oomwatchd.kernel.bounds import Bound, HeldBounds, Rise, bounding
 from oomwatchd.kernel.cgroup import CGROUP_ROOT
 from oomwatchd.kernel.meminfo import MeminfoFile
 from oomwatchd.kernel.proc import GONE, Look, ProcFs
-from oomwatchd.kernel.status import Memory
+from oomwatchd.kernel.status import Memory, read_status
 from oomwatchd.kernel.weight import StatusFile
 from oomwatchd.largest import Largest
 from oomwatchd.model import Level, Needs, Pressure, Process, Tracked
@@ -41,33 +42,12 @@ NEWS_SECONDS: Final = 2.0  # the same, while others come under rules
 SEARCH_SECONDS: Final = 20.0  # between two fast rounds for the largest
 SEARCH_SHARE: Final = 15 / 16  # of what was left: when no more is, others may be the largest
 RECENT_SECONDS: Final = 1.0  # glances are compared with those before
-# After which a portrait is made anew, one at a time; at rest, no more than one in this time.
-PORTRAIT_SECONDS: Final = 60.0
 LIMIT_SECONDS: Final = 60.0  # after which limits are read again, at rest
 CMDLINE_LIMIT_BYTES: Final = 8192  # bytes that are no ASCII may take four times as many
 CMDLINE_KEPT: Final = 1024  # characters of a longer one
 NEEDS: Final = Needs(cmdline=True, long_name=True, uid=True, cgroup=True)
 QUICK_NEEDS: Final = NEEDS._replace(cmdline=False, long_name=False)
 LONG_AGO: Final = float("-inf")
-
-
-class Followed:
-    """One process, for as long as it lives and is large enough."""
-
-    __slots__ = ("comm", "file", "portrait", "since_seconds")
-
-    def __init__(self, file: StatusFile, portrait: Portrait, comm: str, since: float) -> None:
-        self.file = file
-        self.portrait = portrait
-        self.comm = comm
-        self.since_seconds = since  # when the portrait was made
-
-    def is_as(self, tracked: Tracked | None) -> bool:
-        """Whether the portrait still holds, as far as the rules tell."""
-        if tracked is None:
-            return self.portrait.victim.rule is None
-        mine = (self.portrait.id, self.portrait.victim.rule, self.comm)
-        return mine == (tracked.id, tracked.rule, tracked.comm)
 
 
 class Sampler:
@@ -143,6 +123,10 @@ class Sampler:
             self._sample_seconds, self._sampled = now_seconds, glance
         self._plan(now_seconds, step)
 
+    def killed(self) -> dict[str, Rise]:
+        """The cgroups that bound those followed, if somebody was killed there since the last call."""
+        return self._bounds.risen()
+
     def _plan(self, now_seconds: float, step: float) -> None:
         """A sample at rest comes with a glance, so that the loop is not woken for it apart."""
         self.next_seconds = self._sample_seconds + step
@@ -195,13 +179,12 @@ class Sampler:
         everyone = list(matched)
         ruled = {one.id.pid: one for one in heapq.nlargest(MATCHED_MAX, everyone, key=weight)}
         others = self._largest.pids(but={one.id.pid for one in everyone})
-        wanted = {*ruled, *others}
+        wanted = dict.fromkeys((*ruled, *others))
         for pid, one in list(self._followed.items()):
             if pid not in wanted or not one.is_as(ruled.get(pid)):
                 self._drop(pid)
-        if alert or now_seconds - self._renewed_seconds >= PORTRAIT_SECONDS:
-            self._drop_oldest(now_seconds)
-        missing = [pid for pid in (*ruled, *others) if pid not in self._followed]
+        again = self._to_be_renewed(now_seconds, alert=alert)
+        missing = [pid for pid in wanted if pid not in self._followed or pid in again]
         self._take_up(now_seconds, ruled, missing[:PORTRAYED_MAX])
         self._lacking = len(missing) > PORTRAYED_MAX
         bounds = (one.portrait.bounding for one in self._followed.values())
@@ -209,15 +192,20 @@ class Sampler:
             self._limits_seconds = LONG_AGO
         return {pid: weight(one) for pid, one in ruled.items()}
 
-    def _drop_oldest(self, now_seconds: float) -> None:
-        """Have one portrait made anew: its command line or its cgroup may be another by now."""
-        oldest = min(self._followed, key=lambda pid: self._since(pid), default=None)
-        if oldest is not None and now_seconds - self._since(oldest) >= PORTRAIT_SECONDS:
-            self._renewed_seconds = now_seconds
-            self._drop(oldest)
+    def _to_be_renewed(self, now_seconds: float, *, alert: bool) -> set[int]:
+        """Whose portrait to make anew: the command line or the cgroup may be another by now.
 
-    def _since(self, pid: int) -> float:
-        return self._followed[pid].since_seconds
+        Those that lack their command line, as it did not come when it was asked for; or else one,
+        and at rest no more than one a minute.
+        """
+        due = [pid for pid, one in self._followed.items() if now_seconds >= one.due_seconds]
+        lacking = {pid for pid in due if self._followed[pid].lacks_cmdline}
+        if lacking or not due:
+            return lacking
+        if not alert and now_seconds - self._renewed_seconds < PORTRAIT_SECONDS:
+            return set()
+        self._renewed_seconds = now_seconds
+        return {min(due, key=lambda pid: self._followed[pid].due_seconds)}
 
     def _take_up(self, now_seconds: float, ruled: dict[int, Tracked], pids: list[int]) -> None:
         looks = [look for pid in pids if (look := self._look(pid)) is not None]
@@ -252,6 +240,8 @@ class Sampler:
     def _take(self, look: Look, process: Process, tracked: Tracked | None, now: float) -> None:
         try:
             adj = read_adj(look.directory)
+            if not read_status(look.directory).has_memory:
+                return  # it is dying, and has no command line any more: the last portrait stays
             file = StatusFile(look.directory)
         except (*GONE, PermissionError):
             return
@@ -262,8 +252,12 @@ class Sampler:
             portrayed(process, rule, adj),
             bounding(cgroup, self._bounds.names) if cgroup is not None else None,
         )
-        self._followed[look.id.pid] = Followed(file, portrait, process.comm, now)
-        self._history.remember(portrait)
+        last = self._followed.get(look.id.pid)
+        followed = Followed(file, portrait, look, process, now, last)
+        if last is not None:
+            last.file.close()
+        self._followed[look.id.pid] = followed
+        self._history.remember(followed.portrait)
 
     def _drop(self, pid: int) -> None:
         self._followed.pop(pid).file.close()

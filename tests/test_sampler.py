@@ -1,17 +1,20 @@
 """Who is followed and when samples are taken, in a /proc of our own; and once in life."""
 
+import os
 import select
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from math import floor
 from pathlib import Path
 
 import psutil
 import pytest
+from fakebounds import cgroup
 from fakeproc import Fake, FakeProc, at_each_open
 
 from oomwatchd.history import History
@@ -51,10 +54,7 @@ def history() -> History:
 
 @pytest.fixture
 def cgroups(tmp_path: Path) -> Path:
-    directory = tmp_path / "cgroup" / JOB.strip("/")
-    directory.mkdir(parents=True)
-    (directory / "memory.current").write_text("1000000\n")
-    (directory / "memory.max").write_text("536870912\n")
+    cgroup(tmp_path / "cgroup", JOB, usage=1_000_000, limit=str(512 * MIB))
     return tmp_path / "cgroup"
 
 
@@ -395,6 +395,20 @@ def test_who_has_ended_is_not_in_the_next_sample_and_his_past_stays(
     assert sizes_kib(history, 7) == [1000, None]
 
 
+def test_one_that_takes_its_time_to_die_keeps_the_portrait_it_had_in_life(
+    fake: FakeProc, sampler: Sampler, history: History
+) -> None:
+    """Its memory is given back page by page; it has none to read a command line from by then."""
+    fake.add(job(7))
+    run(sampler, 0.0, 1.0, [tracked(7)])
+    fake.change(replace(job(7), exiting=True))
+    run(sampler, 2.0, 4.0, [tracked(7)], level="warning")
+
+    portrait = history.latest(7)
+    assert portrait is not None
+    assert (portrait.victim.cmdline, portrait.victim.rule) == ("cat /x", "training")
+
+
 def test_a_pid_used_again_is_not_taken_for_the_process_under_the_rule(
     fake: FakeProc, sampler: Sampler, history: History
 ) -> None:
@@ -472,6 +486,81 @@ def test_a_command_line_made_to_fill_our_memory_is_cut(
     assert len(portrait.victim.cmdline) == CMDLINE_KEPT
 
 
+# -- command lines that do not come in time --------------------------------------------------------
+
+
+@contextmanager
+def no_command_line(fake: FakeProc, pid: int) -> Iterator[None]:
+    """Whoever reads it waits until the end of this; then it is there again."""
+    path, silent = fake.root / str(pid) / "cmdline", fake.root / "silent"
+    told = path.read_bytes()
+    path.unlink()
+    os.mkfifo(silent)
+    path.symlink_to(silent)
+    yield
+    fresh = path.with_name("fresh")
+    fresh.write_bytes(told)
+    fresh.replace(path)
+    os.close(os.open(silent, os.O_RDWR | os.O_NONBLOCK))  # whoever waits to open it goes on
+
+
+def cmdline(history: History, pid: int) -> str | None:
+    portrait = history.latest(pid)
+    assert portrait is not None
+    return portrait.victim.cmdline
+
+
+def test_a_command_line_that_did_not_come_in_time_is_asked_for_again_soon(
+    fake: FakeProc, sampler: Sampler, history: History
+) -> None:
+    fake.add(job(7))
+    with no_command_line(fake, 7):
+        run(sampler, 0.0, 1.0, [tracked(7)])
+        before = cmdline(history, 7)
+    run(sampler, 2.0, 11.0, [tracked(7)])
+
+    assert (before, cmdline(history, 7)) == (None, "cat /x")
+
+
+def test_one_that_does_not_come_any_more_is_kept_as_it_was_last_read(
+    fake: FakeProc, sampler: Sampler, history: History
+) -> None:
+    """A process in want of memory has its command line swapped out."""
+    fake.add(Fake(7, arguments=(b"cat", b"/x")))
+    run(sampler, 0.0, 1.0, [tracked(7)])
+    fake.change(job(7))
+    with no_command_line(fake, 7):
+        run(sampler, 2.0, 71.0, [tracked(7)])
+    portrait = history.latest(7)
+
+    assert portrait is not None
+    assert (portrait.victim.cmdline, portrait.victim.cgroup) == ("cat /x", JOB)
+
+
+def test_that_of_the_program_before_is_not_taken_for_one_that_does_not_come(
+    fake: FakeProc, sampler: Sampler, history: History
+) -> None:
+    fake.add(job(7))
+    run(sampler, 0.0, 1.0, [tracked(7)])
+    fake.exec(7, b"cat", (b"cat", b"/y"))
+    with no_command_line(fake, 7):
+        run(sampler, 2.0, 71.0, [tracked(7)])
+
+    assert cmdline(history, 7) is None
+
+
+def test_one_that_never_comes_is_asked_for_more_and_more_seldom(
+    fake: FakeProc, sampler: Sampler
+) -> None:
+    """Each time, somebody waits for good."""
+    fake.add(job(7))
+    opened: list[str] = []
+    with no_command_line(fake, 7), at_each_open(opened.append):
+        run(sampler, 0.0, 200.0, [tracked(7)], level="warning")
+
+    assert 6 <= opened.count("cmdline") <= 9
+
+
 # -- in life ---------------------------------------------------------------------------------------
 
 
@@ -482,11 +571,8 @@ def test_a_real_copy_that_begins_right_after_a_glance_has_eight_points(
     with running(COPIER) as program, closing(ProcFs()) as proc:
         look = proc.look(program.pid)
         assert look is not None
-        bounds = tmp_path / cgroup_of(look.directory).path.strip("/")
+        bounds = cgroup(tmp_path, cgroup_of(look.directory).path, limit=str(256 * MIB))
         look.close()
-        bounds.mkdir(parents=True, exist_ok=True)
-        (bounds / "memory.max").write_text(f"{256 * MIB}\n")
-        (bounds / "memory.current").write_text("0\n")
         ours = Tracked(look.id, "python3", "job", -900, -900, 0, 0)
         with closing(Sampler(proc, history, SlowReader(), cgroup_root=tmp_path)) as sampler:
             turn_while_it_copies(sampler, program, ours, bounds / "memory.current")
