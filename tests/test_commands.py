@@ -114,6 +114,13 @@ def test_check_of_a_good_file(config: Path, match: subprocess.Popen[bytes]) -> N
     assert f"{config}:7:12: warning: " in result.stdout  # any user can call a program so
 
 
+def test_check_names_the_rules_alone(config: Path, broken: Path) -> None:
+    good, bad = run("check", "--rules", config), run("check", "--rules", broken)
+
+    assert (good.returncode, good.stdout) == (0, "waiting\nother\n")
+    assert bad.returncode == 1
+
+
 def test_check_names_every_fault(broken: Path) -> None:
     result = run("check", broken)
     lines = result.stdout.splitlines()

@@ -22,7 +22,7 @@ from stories import (
     steps,
 )
 
-from oomwatchd.incident import Case, Machine, Past, Task
+from oomwatchd.incident import Case, Machine, Past, Task, Victim
 from oomwatchd.policy.diagnosis import diagnose
 
 SWAPPED = Machine(ram_bytes=32 * GIB, swap_bytes=GIB, page_bytes=4096)
@@ -166,6 +166,13 @@ def test_without_samples_nothing_is_guessed(story: Past) -> None:
 
     assert (found.kind, found.growth_bytes_per_second) == ("unknown", None)
     assert "not watched before" in found.text
+
+
+def test_a_cgroup_of_which_no_process_is_known_has_no_pid_either() -> None:
+    scope = Victim(pid=None, name="term.scope", cgroup="/user.slice/term.scope")
+    case = Case("o", 1000.0, "systemd_oomd", "/user.slice/term.scope", (scope,))
+
+    assert diagnose(facts(case, Past())).text.startswith("term.scope was not watched before")
 
 
 def test_a_sender_nobody_knows_is_not_made_into_a_lack_of_memory() -> None:

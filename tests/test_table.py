@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.cli.table import Column, bold, cells, show, table, terminal_width
+from oomwatchd.cli.table import Column, bold, cells, show, table, terminal_width, wrapped
 from oomwatchd.text import size
 
 COLUMNS = [Column("PID", right=True), Column("NAME", cut=True), Column("ADJ", right=True)]
@@ -81,6 +81,12 @@ def test_every_line_fits_where_the_uncut_columns_leave_room(
 )
 def test_sizes_are_in_mib_and_from_one_gib_on_in_gib(size_bytes: int, shown: str) -> None:
     assert size(size_bytes) == shown
+
+
+def test_a_name_that_is_longer_than_the_line_stays_whole() -> None:
+    name = "vte-spawn-6a1f0c52-8d9e-4f3b-9c77-d2f1b0a3e845.scope"
+
+    assert list(wrapped("  ", f"of {name} too", 30)) == ["  of", f"  {name}", "  too"]
 
 
 def test_a_size_that_is_added_shows_its_sign() -> None:

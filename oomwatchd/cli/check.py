@@ -59,7 +59,10 @@ class Census(NamedTuple):
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, nargs="?", default=CONFIG, metavar="FILE",
                         help=f"the configuration; {CONFIG} if not given")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="all of it, for programs")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--json", action="store_true", help="all of it, for programs")
+    what.add_argument("--rules", action="store_true",
+                      help="only the names of the rules, one on a line")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,6 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         return report_faults(error, as_json=arguments.json)
     except OSError as error:
         return fail("check", unreadable(path, error))
+    if arguments.rules:
+        show([rule.name for rule in loaded.config.rules], sys.stdout)
+        return exits.FINE
     with closing(ProcFs()) as proc:
         census = taken(loaded.config, proc)
         broken = promises_broken(

@@ -23,7 +23,7 @@ COLUMNS: Final = (Column("RULE"), Column("ADJ", right=True), Column("MATCH"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pid", type=int, metavar="PID")
+    parser.add_argument("pid", type=int, metavar="PID", help="the process")
     parser.add_argument("-c", "--config", type=Path, default=CONFIG, metavar="FILE",
                         help=f"the configuration; {CONFIG} if not given")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="all of it, for programs")

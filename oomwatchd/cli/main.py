@@ -11,14 +11,15 @@ from oomwatchd import __version__
 from oomwatchd.cli import exits
 
 COMMANDS: Final = {
-    "run": "the daemon, in the foreground",
+    "run": "the daemon, in the foreground; its log goes to stderr, as the journal takes it",
     "check": "all faults and warnings of the configuration, and what each rule matches now",
     "explain": "which rule decides about a process, and why the others do not",
     "audit": "which killers can still take what the rules match, and what would help",
     "rank": "the order in which the kernel would kill now, with the arithmetic",
-    "status": "what the running daemon holds",
-    "incidents": "the kills there were, and all that is known of each",
-    "why": "whether a process, a unit or a cgroup was killed for want of memory, and by whom",
+    "status": "what the running daemon holds (for root)",
+    "incidents": "the kills there were, and all that is known of each (for root, group adm)",
+    "why": "whether a process, a unit or a cgroup was killed for want of memory, and by whom "
+    "(for root, group adm)",
 }
 
 
@@ -49,5 +50,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to flush
         return exits.FINE
     except KeyboardInterrupt:
-        return 130
+        return exits.INTERRUPTED
     return status

@@ -47,7 +47,10 @@ def wrapped(first: str, text: str, width: int) -> Iterator[str]:
     """*first*, then *text* in as many lines as it takes, all of them beginning where it does."""
     indent = " " * cells(first)
     lines = textwrap.wrap(
-        printable(text), max(width - len(indent), NARROWEST), break_on_hyphens=False
+        printable(text),
+        max(width - len(indent), NARROWEST),
+        break_on_hyphens=False,
+        break_long_words=False,  # the name of a unit or a cgroup is there to be copied
     )
     for place, line in enumerate(lines or [""]):
         yield f"{indent if place else first}{line}".rstrip()

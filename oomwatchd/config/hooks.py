@@ -49,14 +49,17 @@ def word(node: Node, reading: Reading) -> str | Refused:
 ON_INCIDENT: Final = Key(
     "on_incident",
     command(),
-    "What is run when a kill has been explained; all of it is on its standard input, as JSON.",
+    "A program to run when a kill has been explained; all of it is on its standard input, as JSON.",
     default=NO_COMMAND,
 )
 ON_WARNING: Final = Key(
-    "warning", command(), "What is run when the level rises to warning.", default=NO_COMMAND
+    "warning", command(), "A program to run when the level rises to `warning`.", default=NO_COMMAND
 )
 ON_CRITICAL_LEVEL: Final = Key(
-    "critical", command(), "What is run when the level rises to critical.", default=NO_COMMAND
+    "critical",
+    command(),
+    "A program to run when the level rises to `critical`.",
+    default=NO_COMMAND,
 )
 PRESSURE_HOOKS_TABLE: Final = Table("under 'on_pressure'", (ON_WARNING, ON_CRITICAL_LEVEL))
 
@@ -84,5 +87,6 @@ ON_CRITICAL_TABLE: Final = Table("under 'on_critical' of a rule", (SIGNAL,))
 ON_CRITICAL: Final = Key(
     "on_critical",
     mapping(ON_CRITICAL_TABLE, lambda section: section.require(SIGNAL)),
-    "What is done once when memory pressure becomes critical, so that work can be saved.",
+    "`{signal: SIGUSR1}` is sent, once, when memory pressure becomes critical, to each process of "
+    "the rule that has a handler for it, so that it can save its work.",
 )

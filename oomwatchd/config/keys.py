@@ -55,33 +55,44 @@ DEFAULTS: Final = Config()
 PROGRAM: Final = Key(
     "name",
     one_or_more(glob(NAME_LIMIT_CHARACTERS, with_directory)),
-    "Program name (comm), a shell pattern. It is compared as a whole.",
+    "Shell pattern for the program's name (comm), compared as a whole: `foo` does not match "
+    "`foobar`. The kernel keeps 15 bytes of a name; a longer pattern is compared with the name "
+    "that those 15 are the start of.",
 )
 SCRIPT: Final = Key(
     "script",
     one_or_more(glob(PATH_LIMIT_CHARACTERS)),
-    "Script, module or jar that an interpreter runs, a shell pattern; without / for the basename.",
+    "Shell pattern for the script, module, jar or main class that an interpreter runs: `train.py`, "
+    "`torch.distributed.run`. Options and their arguments are skipped; `vim train.py` runs no "
+    "script. Without `/` it is for the basename, with it for the path as given or in full.",
 )
 CMDLINE: Final = Key(
     "cmdline",
     one_or_more(regex()),
-    "Python regular expression, searched in the arguments joined by one space.",
+    "Regular expression, searched in the arguments joined by one space, of which the first 4,096 "
+    "bytes are looked at.",
 )
 EXE: Final = Key(
     "exe",
     one_or_more(glob(PATH_LIMIT_CHARACTERS, not_absolute)),
-    "Real path of the program, a shell pattern.",
+    "Shell pattern for the program's real path. For a negative value, the file at that path on "
+    "this machine has to be the one that runs: what a container or a user has mounted there does "
+    "not count.",
 )
-USER: Final = Key("user", one_or_more(user()), "Owner of the process, by name or uid.")
+USER: Final = Key(
+    "user", one_or_more(user()), "Owner of the process, by name or uid: the real one."
+)
 UNIT: Final = Key(
     "unit",
     one_or_more(glob(NAME_LIMIT_CHARACTERS, without_suffix)),
-    "Name of the systemd unit, such as postgresql@*.service, a shell pattern.",
+    "Shell pattern for the systemd unit's name, such as `postgresql@*.service`. For a negative "
+    "value, units of a user's own manager count only if the rule also has `user`, as anybody can "
+    "start one of any name.",
 )
 CGROUP: Final = Key(
     "cgroup",
     one_or_more(glob(PATH_LIMIT_CHARACTERS, not_absolute)),
-    "Path of the cgroup, such as /user.slice/*, a shell pattern.",
+    "Shell pattern for the cgroup's path, such as `/user.slice/*`; `*` matches `/` as well.",
 )
 MATCH_TABLE: Final = Table(
     "under 'match' of a rule", (PROGRAM, SCRIPT, CMDLINE, EXE, USER, UNIT, CGROUP)
@@ -114,36 +125,41 @@ MATCH: Final = Key(
 OOM_SCORE_ADJ: Final = Key(
     "oom_score_adj",
     whole_number(OOM_SCORE_ADJ_MIN, OOM_SCORE_ADJ_MAX),
-    "The value to set; the lower, the later the kernel kills. -1000 asks for unkillable: true.",
+    "The value to set: the lower, the later the kernel kills; each 1 is worth a thousandth of RAM "
+    "and swap. 0 is a value like any other; -1000 takes `unkillable: true`.",
     required=True,
 )
 WORKERS: Final = Key(
     "workers",
     whole_number(OOM_SCORE_ADJ_MIN, OOM_SCORE_ADJ_MAX),
-    "The value of a match whose parent matches this same rule. Default: that of oom_score_adj.",
+    "The value of a match whose parent matches this same rule: forked workers.",
+    default_text="that of `oom_score_adj`",
 )
 DESCENDANTS: Final[Key[Literal["reset", "inherit"]]] = Key(
     "descendants",
     choice("reset", "inherit"),
-    "Whether children that match no rule keep the value they inherited. "
-    "Default: reset for a negative value, inherit otherwise.",
+    "`reset`: children that match no rule do not keep the value they inherited, but get the one "
+    "that their ancestor had before; `inherit`: they keep it.",
+    default_text="`reset` for a negative value, `inherit` otherwise",
 )
 SHIELD: Final[Key[Literal["none", "preference", "scope"]]] = Key(
     "shield",
     choice("none", "preference", "scope"),
-    "What is done against killers that read no oom_score_adj, such as systemd-oomd. "
-    "Default: preference for a negative value, none otherwise.",
+    "Against killers that read no `oom_score_adj`: `preference` has systemd-oomd pass its cgroup "
+    "over; `scope` gives the process a cgroup of its own, against `OOMPolicy=` too.",
+    default_text="`preference` for a negative value, `none` otherwise",
 )
 DRIFT: Final[Key[Literal["reassert", "yield"]]] = Key(
     "drift",
     choice("reassert", "yield"),
-    "What is done when somebody else changes the value.",
+    "When somebody else changes the value: `reassert` sets it again, at most 3 times a minute, "
+    "and then leaves it; `yield` leaves it at once.",
     default="reassert",
 )
 UNKILLABLE: Final = Key(
     "unkillable",
     boolean(),
-    "Has to be said for -1000, which the kernel never kills.",
+    "Has to be `true` for -1000, at which the kernel never kills it.",
     default=False,
 )
 RULE_TABLE: Final = Table(
@@ -159,7 +175,7 @@ RULES: Final = Key(
 LISTEN: Final = Key(
     "listen",
     address(),
-    "Where Prometheus finds the metrics; off for none.",
+    "Where Prometheus finds the metrics; `off` for none.",
     default="127.0.0.1:9847",
 )
 METRICS_TABLE: Final = Table("under 'metrics'", (LISTEN,))
@@ -198,13 +214,17 @@ def level(section: Section) -> tuple[Threshold, ...]:
 WARNING: Final = Key(
     "warning",
     mapping(LEVEL_TABLE, level),
-    "The level holds while all thresholds given are reached; {} for never.",
+    "Percent of time: any of `some_` or `full_` (some, or all tasks waited for memory) with "
+    "`avg10`, `avg60` or `avg300` (seconds). The level holds while all that are given are reached; "
+    "`{}` for never.",
     default={"some_avg10": 20},
 )
 CRITICAL: Final = Key(
     "critical",
     mapping(LEVEL_TABLE, level),
-    "The level holds while all thresholds given are reached; {} for never.",
+    "Percent of time: any of `some_` or `full_` (some, or all tasks waited for memory) with "
+    "`avg10`, `avg60` or `avg300` (seconds). The level holds while all that are given are reached; "
+    "`{}` for never.",
     default={"full_avg10": 10},
 )
 CLEAR_AFTER: Final = Key(
@@ -251,13 +271,13 @@ INCIDENTS: Final = Key("incidents", mapping(INCIDENTS_TABLE, incidents), "The re
 INTERVAL: Final = Key(
     "interval",
     duration("100ms", "1h"),
-    "How often all of /proc is looked at.",
+    "How often all of `/proc` is looked at.",
     default="5s",
 )
 EVENTS: Final[Key[Literal["auto", "off"]]] = Key(
     "events",
     choice("auto", "off"),
-    "auto: the kernel also tells of each new program at once; off: look only every interval.",
+    "`auto`: the kernel also tells of each new program at once; `off`: look only every interval.",
     default="auto",
 )
 UNKILLABLE_MEMORY_MAX: Final = Key(
@@ -269,13 +289,13 @@ UNKILLABLE_MEMORY_MAX: Final = Key(
 KUBERNETES_PODS: Final[Key[Literal["leave", "manage"]]] = Key(
     "kubernetes_pods",
     choice("leave", "manage"),
-    "leave: never touch processes that a kubelet manages; manage: treat them as any other.",
+    "`leave`: never touch processes that a kubelet manages; `manage`: treat them as any other.",
     default="leave",
 )
 ON_STOP: Final[Key[Literal["keep", "restore"]]] = Key(
     "on_stop",
     choice("keep", "restore"),
-    "keep: values stay when the daemon stops; restore: the old ones are put back.",
+    "`keep`: values stay when the daemon stops; `restore`: the old ones are put back.",
     default="keep",
 )
 TOP_TABLE: Final = Table(

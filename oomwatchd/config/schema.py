@@ -50,7 +50,8 @@ def of_table(table: Table) -> Schema:
 
 def of_key(key: Key[object]) -> Schema:
     allowed = "" if key.kind.table else f" Allowed: {key.kind.allowed}."
-    described: Schema = {"description": key.about + allowed}
+    default = f" Default: {key.default_text}." if key.default_text else ""
+    described: Schema = {"description": (key.about + default + allowed).replace("`", "")}
     if key.default is not None:
         described["default"] = key.default
     return described | of_kind(key.kind)

@@ -51,9 +51,10 @@ class Kind(Generic[T_co]):
 class Key(Generic[T_co]):
     name: str
     kind: Kind[T_co]
-    about: str  # one sentence, shown by editors
+    about: str  # for people, in Markdown: in the README, in the man page, and shown by editors
     _: KW_ONLY
     default: object = None  # as JSON writes it; None: has none, or it depends on other keys
+    default_text: str = ""  # what it depends on
     required: bool = False
 
 

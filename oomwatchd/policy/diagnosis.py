@@ -81,7 +81,8 @@ class Facts(NamedTuple):
 
     @property
     def who(self) -> str:
-        return f"{self.victim.name} (pid {self.victim.pid})"
+        pid = self.victim.pid
+        return self.victim.name if pid is None else f"{self.victim.name} (pid {pid})"
 
     def beside(self) -> list[Trace]:
         """The others that drew on the same memory."""
@@ -236,7 +237,8 @@ def unknown(facts: Facts) -> Diagnosis:
             " them, so somebody else sent it. Lack of memory is not shown."
         )
     elif len(facts.points) < 3:
-        text = f"{had}. It was not watched before, so how it grew is not known."
+        so = "not watched before, so how it grew is not known."
+        text = f"{had}. It was {so}" if facts.peak_bytes else f"{had} was {so}"
     else:
         text = f"{had}. In the time before, neither it nor another process that was watched grew"
         text += " in a way that explains it."
