@@ -202,6 +202,18 @@ def test_a_thread_named_by_the_kernel_is_the_process_that_has_ended() -> None:
     assert [victim.pid for victim in case.victims] == [7]
 
 
+def test_a_group_s_processes_of_one_name_are_told_apart_in_whatever_order_they_end() -> None:
+    group = [
+        killed(sequence=5 + at, pid=pid, of_cgroup=True, group_cgroup=JOB)
+        for at, pid in enumerate((8, 7))
+    ]
+
+    case = only(*group, ended(), ended(100.6, pid=8, start_ticks=43, cmdline="x --worker"))
+
+    known = [(one.pid, one.start_ticks, one.cmdline) for one in case.victims]
+    assert known == [(8, 43, "x --worker"), (7, 42, "x --y")]
+
+
 def test_one_of_the_same_name_that_ends_a_while_after_a_kill_beside_it_is_nobody_s_victim() -> None:
     beside = ended(105.0, by_sigkill=None, pid=4000, start_ticks=1)
 

@@ -123,6 +123,7 @@ def kernel_case(group: Sequence[KernelKill], told: Told, boot_id: str) -> Case:
         limit_bytes=first.limit_bytes,
         usage_bytes=first.usage_bytes,
         file_cache_bytes=first.file_cache_bytes,
+        shmem_bytes=first.shmem_bytes,
         asked_by=first.asked_by,
         tasks=first.tasks,
         sources=tuple(sources),
@@ -208,7 +209,7 @@ def names(case: Case, end: Ended, _told: Told) -> bool:
 
 def covers(case: Case, end: Ended, told: Told) -> bool:
     """Whether it is one of the case's victims without having been named."""
-    if not is_near(case, end):
+    if not is_near(case, end) or end.by_sigkill is False:
         return False
     if case.killer == "systemd_oomd":
         cgroup = end.victim.cgroup or ""
@@ -239,11 +240,18 @@ def stopped_with_its_unit(case: Case, end: Ended, told: Told) -> bool:
 def with_victim(case: Case, victim: Victim) -> Case:
     """*case* with what is known of *victim*; what its killer says of it counts more."""
     victims = list(case.victims)
-    for at, one in enumerate(victims):
-        if one.pid == victim.pid or is_thread_of(one, victim):
-            victims[at] = merged(one, victim)
-            return case._replace(victims=tuple(victims))
-    return case._replace(victims=(*victims, victim))
+    at = place_of(victim, victims)
+    if at is None:
+        return case._replace(victims=(*victims, victim))
+    victims[at] = merged(victims[at], victim)
+    return case._replace(victims=tuple(victims))
+
+
+def place_of(victim: Victim, told: Sequence[Victim]) -> int | None:
+    """Which of those who were *told* it is: the one of its pid, or else a thread of it."""
+    by_pid = (at for at, one in enumerate(told) if one.pid == victim.pid)
+    by_thread = (at for at, one in enumerate(told) if is_thread_of(one, victim))
+    return next(by_pid, next(by_thread, None))
 
 
 def merged(told: Victim, seen: Victim) -> Victim:
