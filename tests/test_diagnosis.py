@@ -94,6 +94,21 @@ def test_many_workers_are_told_by_their_number_and_their_sum() -> None:
     assert "24 processes named python3 had 62.5 GiB together" in found.text
 
 
+def test_those_that_had_ended_before_took_nothing_and_were_not_many() -> None:
+    """Runs of one program, one after the other; and the killer has told of nobody."""
+    grown = [("python3", 5000 + at, leak(GIB, 90 * MIB, since=60.0)) for at in range(9)]
+    story = past(flat(2.7 * GIB), grown)
+    since = len(story.samples) - 5
+    ended = [one._replace(bytes=(*one.bytes[:since], *[None] * 5)) for one in story.others]
+    named = facts(by_kernel(Task(4711, "python3", 0, 0, 3 * GIB)), story)
+    there = facts(by_kernel(), story)
+    gone = facts(by_kernel(), story._replace(others=tuple(ended)))
+
+    assert diagnose(there).kind == "many_processes"
+    assert diagnose(named).kind == "other_process"
+    assert diagnose(gone).kind == "unknown"
+
+
 def test_one_large_process_among_small_ones_of_its_name_is_not_many() -> None:
     tasks = [Task(5000 + at, "python3", 0, 0, 300 * MIB) for at in range(8)]
     large = by_kernel(Task(4711, "python3", 0, 0, 62 * GIB), *tasks)

@@ -61,10 +61,16 @@ class Facts(NamedTuple):
         return f"{self.victim.name} (pid {self.victim.pid})"
 
     def beside(self) -> list[Trace]:
-        """The others that drew on the same memory."""
+        """The others that drew on the same memory when the victim was last seen.
+
+        Who had ended by then, had given back all it had.
+        """
+        seen = [at for at, one in enumerate(self.past.samples) if one.victim_bytes is not None]
+        last = seen[-1] if seen else -1
+        there = [one for one in self.past.others if one.bytes and one.bytes[last] is not None]
         if not self.in_cgroup:
-            return list(self.past.others)
-        return [one for one in self.past.others if lies_in(one.cgroup, self.case.scope)]
+            return there
+        return [one for one in there if lies_in(one.cgroup, self.case.scope)]
 
     def points_of(self, other: Trace) -> list[Point]:
         return [

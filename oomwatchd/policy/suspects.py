@@ -71,7 +71,7 @@ def many_processes(facts: Facts) -> Diagnosis | None:
     """Processes of one name, or one kind, that together have most of it, none of them much."""
     kind = family(facts.victim.name)
     sizes = [one.memory_bytes for one in facts.case.tasks if family(one.name) == kind]
-    if len(sizes) < ALIKE_LEAST:
+    if not facts.case.tasks:
         alike = [one for one in facts.beside() if family(one.name) == kind]
         peaks = (max(known(one.bytes), default=0) for one in alike)
         sizes = [facts.peak_bytes, *peaks]
