@@ -1,9 +1,10 @@
 """Evidence that waits until all that belongs to it must have come, and the cases made of it."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from oomwatchd.incident import Case, Evidence, Victim
-from oomwatchd.policy.attribution import cases
+from oomwatchd.policy.attribution import cases, is_near, shares_unit
 from oomwatchd.policy.causes import SAME_SECONDS, Causes
 
 SETTLE_SECONDS: Final = 2.0  # the kernel's log, systemd-oomd and PID 1 have told by then
@@ -43,11 +44,12 @@ class Docket:
         ready: list[Case] = []
         doubted: set[str] = set()
         self._next_seconds = NEVER
-        for case in cases(self._evidence, self._boot_id):
+        found = cases(self._evidence, self._boot_id)
+        for case in found:
             if case.key in self._closed:
                 self._note_victims(case)
                 continue
-            patience = DOUBT_SECONDS if case.killer == "unknown" else SETTLE_SECONDS
+            patience = DOUBT_SECONDS if self._is_doubtful(case, found) else SETTLE_SECONDS
             ripe_seconds = case.boot_seconds + patience
             if now_boot_seconds < ripe_seconds:
                 self._next_seconds = min(self._next_seconds, ripe_seconds)
@@ -64,6 +66,16 @@ class Docket:
             one for one in self._evidence if now_boot_seconds - one.boot_seconds < KEPT_SECONDS
         ]
         return ready
+
+    def _is_doubtful(self, case: Case, found: Sequence[Case]) -> bool:
+        """Whether nobody has owned up to it, or to another that may turn out to belong to it."""
+        return case.killer == "unknown" or any(
+            one.killer == "unknown"
+            and one.key not in self._closed
+            and is_near(one, case)
+            and any(shares_unit(case, victim) for victim in one.victims)
+            for one in found
+        )
 
     def _is_told(self, victim: Victim, boot_seconds: float) -> bool:
         if victim.pid is None:

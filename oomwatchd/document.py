@@ -66,10 +66,11 @@ def as_json(incident: Incident, bounds: Bounds = BOUNDS) -> dict[str, object]:
         "advice": incident.advice,
         "raw": shortened(case.raw, bounds.raw_characters),
         "victims": [one._asdict() for one in case.victims[: bounds.victims]],
-        "victims_total": len(case.victims),
+        "victims_total": len(case.victims) + case.victims_left_out,
         "others": [one._asdict() for one in past.others],
         "usage_bytes": case.usage_bytes,
         "file_cache_bytes": case.file_cache_bytes,
+        "shmem_bytes": case.shmem_bytes,
         "asked_by": case.asked_by,
         "reason": case.reason,
         "sources": list(case.sources),
@@ -140,10 +141,12 @@ def incident_of(document: Fields) -> Incident:
         limit_bytes=maybe(whole, document["limit_bytes"]),
         usage_bytes=maybe(whole, document["usage_bytes"]),
         file_cache_bytes=maybe(whole, document["file_cache_bytes"]),
+        shmem_bytes=maybe(whole, document.get("shmem_bytes")),  # later than the others
         asked_by=maybe(text, document["asked_by"]),
         reason=maybe(text, document["reason"]),
         sources=tuple(text(one) for one in document["sources"]),
         raw=tuple(text(document["raw"]).split("\n")) if document["raw"] else (),
+        victims_left_out=max(whole(document["victims_total"]) - len(victims), 0),
     )
     return Incident(
         id=text(document["id"]),

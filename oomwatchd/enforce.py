@@ -164,7 +164,12 @@ class Enforcer:
             self._record.ledger_written("")
 
     def _concerns_us(self, look: Look) -> bool:
-        """Not the dead, nor kernel threads, nor pid 1, nor ourselves."""
+        """Not the dead, nor kernel threads, nor pid 1, nor ourselves.
+
+        Nor the dying, which may take seconds to give back their memory: they keep what they have.
+        """
+        if look.stat.exiting and look.stat.alive:
+            return False
         if look.stat.alive and look.id.pid not in self._ignored:
             return True
         self._population.forget(look.id.pid)

@@ -61,6 +61,7 @@ class KernelKill(NamedTuple):
     limit_bytes: int | None = None
     usage_bytes: int | None = None
     file_cache_bytes: int | None = None  # of the cgroup: "file" of its statistics
+    shmem_bytes: int | None = None  # of that, or of the machine's memory: tmpfs, and shared
     asked_by: str | None = None  # who asked for memory when there was none
     tasks: tuple[Task, ...] = ()
     raw: tuple[str, ...] = ()  # the report's lines; of a group's further kills, each its own
@@ -178,6 +179,7 @@ class Case(NamedTuple):
     limit_bytes: int | None = None
     usage_bytes: int | None = None
     file_cache_bytes: int | None = None
+    shmem_bytes: int | None = None  # of it; of the machine, if that was out of memory
     asked_by: str | None = None
     reason: str | None = None  # systemd-oomd's
     tasks: tuple[Task, ...] = ()

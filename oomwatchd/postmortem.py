@@ -10,7 +10,8 @@ from oomwatchd.model import ProcessId
 from oomwatchd.policy.advice import advice
 from oomwatchd.policy.attribution import lies_in, merged
 from oomwatchd.policy.contenders import contenders
-from oomwatchd.policy.diagnosis import Facts, diagnose
+from oomwatchd.policy.diagnosis import diagnose
+from oomwatchd.policy.facts import Facts
 
 UserName = Callable[[str], str]  # of a uid in digits
 RECENT_SECONDS: Final = 30.0  # whoever of a killed cgroup was seen within them has died of it

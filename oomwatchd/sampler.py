@@ -124,7 +124,7 @@ class Sampler:
         self._plan(now_seconds, step)
 
     def killed(self) -> dict[str, Rise]:
-        """The cgroups that bound those followed, if somebody was killed there since the last call."""
+        """The cgroups that bound those followed, and what was killed there since the last call."""
         return self._bounds.risen()
 
     def _plan(self, now_seconds: float, step: float) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 BOOT_ID = "5c2f8f4e-8f5b-4a0e-9d0a-3f1f5ad0c0de"
 PF_KTHREAD = 0x00200000
+PF_EXITING = 0x00000004
 SYSTEM_CGROUP = "0::/system.slice/cron.service\n"
 STAT = (
     b"%d (%s) %s %d 1 %d 0 -1 %d 98 0 0 0 0 0 0 0 20 0 1 0 %d 3133440 380 18446744073709551615"
@@ -70,6 +71,7 @@ class Fake:
     cgroup: str = SYSTEM_CGROUP
     state: bytes = b"S"
     kernel_thread: bool = False
+    exiting: bool = False  # its memory is being given back
     program: int = 1
     anon_kib: int = 1000
     shmem_kib: int = 0
@@ -77,19 +79,25 @@ class Fake:
 
     def stat(self) -> bytes:
         flags = PF_KTHREAD if self.kernel_thread else 0x400000
+        flags |= PF_EXITING if self.exiting else 0
         first, more = [0] * 3, [0] * 7
-        if not self.kernel_thread and self.state not in b"ZX":  # these have no memory any more
+        if self.has_memory():
             first = [0x5500000000 + 4096 * self.program + i for i in range(3)]
             more = [0x7F00000000 + 4096 * self.program + i for i in range(7)]
         head = (self.pid, self.comm, self.state, self.parent, self.session, flags)
         return STAT % (*head, self.start_ticks, *first, *more)
 
+    def has_memory(self) -> bool:
+        return not self.kernel_thread and not self.exiting and self.state not in b"ZX"
+
     def cmdline(self) -> bytes:
+        if self.exiting:
+            return b""
         arguments = (self.comm,) if self.arguments is None else self.arguments
         return b"".join(argument + b"\0" for argument in arguments)
 
     def status(self) -> str:
-        return STATUS.format(
+        told = STATUS.format(
             name=self.comm.decode("utf-8", "backslashreplace").replace("\n", "\\n"),
             pid=self.pid,
             parent=self.parent,
@@ -99,6 +107,8 @@ class Fake:
             shmem=self.shmem_kib,
             swap=self.swap_kib,
         )
+        sizes = ("Vm", "Rss") if self.exiting else ()
+        return "".join(one for one in told.splitlines(keepends=True) if not one.startswith(sizes))
 
 
 class FakeProc:

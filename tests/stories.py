@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from math import sin
 
 from oomwatchd.incident import Case, Machine, Past, Sample, Task, Trace, Victim
-from oomwatchd.policy.diagnosis import Facts
+from oomwatchd.policy.facts import Facts
 from oomwatchd.policy.growth import Point
 
 MIB = 1 << 20

@@ -13,6 +13,7 @@ from oomwatchd.incident import (
     Evidence,
     KernelKill,
     OomdKill,
+    Task,
     UnitKilled,
     Victim,
 )
@@ -168,6 +169,28 @@ def test_a_counter_that_the_log_explains_does_not_excuse_a_second_sigkill() -> N
     assert sorted(case.killer for case in made) == ["kernel", "unknown"]
 
 
+def test_a_sigkill_after_a_group_died_is_not_excused_by_those_that_were_counted_twice() -> None:
+    group = [
+        killed(
+            sequence=5 + at, pid=pid, of_cgroup=True, limit_cgroup=JOB, group_cgroup=JOB,
+            boot_seconds=100.0 + at / 100,
+        )
+        for at, pid in enumerate((8, 8, 9))
+    ]  # fmt: skip
+
+    made = cases([*group, CounterRise(100.1, None, 3), ended(104.0, cgroup="/other")], "boot")
+
+    assert [case.killer for case in made] == ["oom_group", "unknown"]
+
+
+def test_a_kill_that_was_lost_excuses_no_sigkill_long_after_it() -> None:
+    lost, later = CounterRise(80.0, None, 1), CounterRise(100.1, None, 1)
+
+    made = cases([lost, killed(pid=8, name="other"), later, ended(104.0, unit=None)], "boot")
+
+    assert [case.killer for case in made] == ["kernel", "unknown"]
+
+
 def test_a_counter_of_another_cgroup_says_nothing() -> None:
     case = only(ended(), CounterRise(100.2, "/system.slice/other.service", 1))
 
@@ -200,6 +223,30 @@ def test_a_thread_named_by_the_kernel_is_the_process_that_has_ended() -> None:
     case = only(killed(pid=12), ended())
 
     assert [victim.pid for victim in case.victims] == [7]
+
+
+def test_a_group_s_processes_of_one_name_are_told_apart_in_whatever_order_they_end() -> None:
+    group = [
+        killed(sequence=5 + at, pid=pid, of_cgroup=True, group_cgroup=JOB)
+        for at, pid in enumerate((8, 7))
+    ]
+
+    case = only(*group, ended(), ended(100.6, pid=8, start_ticks=43, cmdline="x --worker"))
+
+    known = [(one.pid, one.start_ticks, one.cmdline) for one in case.victims]
+    assert known == [(8, 43, "x --worker"), (7, 42, "x --y")]
+
+
+def test_a_process_of_the_kernel_s_table_is_not_taken_for_a_thread_of_one_that_ended_with_it() -> (
+    None
+):
+    """Two workers of one name: one is killed, and systemd stops the other."""
+    rows = tuple(Task(pid, "a-long-name-of-", 1000, -900, 9) for pid in (7, 8))
+    stopped = UnitKilled(100.8, "job.service", by_oomd=False)
+
+    case = only(killed(pid=8, tasks=rows), ended(), stopped)
+
+    assert [(one.pid, one.start_ticks) for one in case.victims] == [(8, None), (7, 42)]
 
 
 def test_one_of_the_same_name_that_ends_a_while_after_a_kill_beside_it_is_nobody_s_victim() -> None:

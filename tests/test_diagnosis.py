@@ -94,6 +94,21 @@ def test_many_workers_are_told_by_their_number_and_their_sum() -> None:
     assert "24 processes named python3 had 62.5 GiB together" in found.text
 
 
+def test_those_that_had_ended_before_took_nothing_and_were_not_many() -> None:
+    """Runs of one program, one after the other; and the killer has told of nobody."""
+    grown = [("python3", 5000 + at, leak(GIB, 90 * MIB, since=60.0)) for at in range(9)]
+    story = past(flat(2.7 * GIB), grown)
+    since = len(story.samples) - 5
+    ended = [one._replace(bytes=(*one.bytes[:since], *[None] * 5)) for one in story.others]
+    named = facts(by_kernel(Task(4711, "python3", 0, 0, 3 * GIB)), story)
+    there = facts(by_kernel(), story)
+    gone = facts(by_kernel(), story._replace(others=tuple(ended)))
+
+    assert diagnose(there).kind == "many_processes"
+    assert diagnose(named).kind == "other_process"
+    assert diagnose(gone).kind == "unknown"
+
+
 def test_one_large_process_among_small_ones_of_its_name_is_not_many() -> None:
     tasks = [Task(5000 + at, "python3", 0, 0, 300 * MIB) for at in range(8)]
     large = by_kernel(Task(4711, "python3", 0, 0, 62 * GIB), *tasks)
@@ -197,3 +212,46 @@ def test_the_machine_s_own_memory_is_the_limit_where_there_is_no_other() -> None
 
     assert found.kind == "limit_below_peak"
     assert "the machine's 64.0 GiB" in found.text
+
+
+def test_at_a_limit_too_nothing_is_guessed_of_who_was_not_watched() -> None:
+    hog = TRAINER._replace(memory_bytes=490 * MIB)
+
+    found = diagnose(facts(by_limit(512 * MIB, victim=hog), Past()))
+
+    assert found.kind == "unknown"
+    assert "had 490 MiB of the limit of 512 MiB. It was not watched before" in found.text
+
+
+def test_what_grows_many_times_over_is_not_called_a_copy() -> None:
+    found = diagnose(facts(by_kernel(), past(copy(3 * GIB, begins=-4.0, takes=0.2, killed_at=19))))
+
+    assert found.kind == "sudden_copy"
+    assert "grew 20.0-fold" in found.text
+    assert "far larger than what it was made from" in found.text
+
+
+def test_a_copy_that_was_cut_short_is_not_called_whole() -> None:
+    story = past(copy(31 * GIB, begins=-2.0, takes=2.0, killed_at=0.45))
+
+    assert "a copy of its data, of a part of it or not yet whole" in (
+        diagnose(facts(by_limit(48 * GIB), story)).text
+    )
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [leak(40 * MIB, MIB / 10), copy(40 * MIB, begins=-2.0, takes=1.9)],
+    ids=["leak", "copy"],
+)
+def test_who_holds_next_to_nothing_has_not_used_memory_up_however_it_grew(curve: Curve) -> None:
+    assert diagnose(facts(by_kernel(), past(curve))).kind == "unknown"
+
+
+def test_a_kill_by_systemd_oomd_tells_how_long_everybody_waited() -> None:
+    story = past(noisy(flat(21 * GIB), 50 * MIB))
+    waiting = story.samples[-1]._replace(pressure_full_avg10=57.97)
+    story = story._replace(samples=(*story.samples[:-1], waiting))
+    case = Case("o", 1000.0, "systemd_oomd", LIMITED, (TRAINER,), reason="memory-pressure")
+
+    assert "waited for memory, 58 % of the time" in diagnose(facts(case, story)).text

@@ -27,6 +27,29 @@ def test_an_end_without_a_cause_waits_longer_and_is_then_of_an_unknown_sender() 
     assert [case.killer for case in docket.ripe(105.0)] == ["unknown"]
 
 
+def test_a_kill_waits_for_word_of_another_that_has_ended_in_its_unit() -> None:
+    """PID 1 has stopped it, perhaps; that is read in the journal, which takes its time."""
+    docket = Docket("boot")
+    docket.add(killed(pid=8, boot_seconds=100.0))
+    docket.add(ended(100.1, pid=9, start_ticks=2, name="another"))
+    early = docket.ripe(103.0)
+    docket.add(UnitKilled(100.2, "job.service", by_oomd=False))
+    [case] = docket.ripe(103.5)
+
+    assert early == []
+    assert [one.pid for one in case.victims] == [8, 9]
+    assert docket.ripe(120.0) == []
+
+
+def test_a_kill_does_not_wait_for_word_of_those_of_other_units() -> None:
+    docket = Docket("boot")
+    docket.add(killed(pid=8, boot_seconds=100.0))
+    docket.add(ended(100.1, pid=9, cgroup="/other.service", unit="other.service"))
+
+    assert [case.killer for case in docket.ripe(102.0)] == ["kernel"]
+    assert [case.killer for case in docket.ripe(105.1)] == ["unknown"]
+
+
 def test_what_comes_late_is_not_a_second_case() -> None:
     docket = Docket("boot")
     docket.add(killed())

@@ -117,6 +117,23 @@ def test_a_page_is_written_for_the_one_that_is_named(
     assert root.tag == "html"
 
 
+def test_a_job_in_a_loop_of_restarts_is_told_to_be_one_on_the_screen_and_on_the_page(
+    kept: Incidents, public_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        kept.write(killed(600 - 60 * number, pid=ENDED_PID + number))
+    path = public_directory / "page.html"
+
+    _, shown = said(capsys, "incidents", "show", "last")
+    said(capsys, "incidents", "show", "last", "--html", str(path))
+    _, why = said(capsys, "why", "--pid", str(ENDED_PID + 2))
+    _, document = said(capsys, "incidents", "show", "last", "--json")
+
+    for text in (shown, why, path.read_text()):
+        assert "had been killed 2 times before" in " ".join(text.split())
+    assert "2 times before" not in document
+
+
 def test_a_page_of_the_list_is_that_of_the_newest(
     kept: Incidents, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,24 @@ def test_what_is_written_is_read_back_whole() -> None:
     )
 
 
+def test_how_many_died_is_known_though_not_all_are_written_down() -> None:
+    many = CASE._replace(victims=tuple(TRAINER._replace(pid=at) for at in range(1000)))
+    again = parsed(encoded(incident(case=many)))
+
+    assert len(again.case.victims) == BOUNDS.victims
+    assert again.case.victims_left_out == 1000 - BOUNDS.victims
+    assert as_json(again)["victims_total"] == 1000
+
+
+def test_a_document_from_before_shared_memory_was_told_is_read() -> None:
+    told = incident(case=CASE._replace(shmem_bytes=7, tasks=()))
+    older = json.loads(encoded(told))
+    del older["shmem_bytes"]
+
+    assert parsed(encoded(told)).case.shmem_bytes == 7
+    assert parsed(json.dumps(older).encode()).case.shmem_bytes is None
+
+
 def test_the_field_names_are_those_of_the_contract() -> None:
     document = json.loads(encoded(incident()))
 

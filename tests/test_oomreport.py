@@ -10,7 +10,7 @@ import pytest
 from kernellog import DATA, raw, record, records_of, reports_of
 
 from oomwatchd.kernel.kmsg import parse_record
-from oomwatchd.kernel.oom import Killed, OomReport, ReportedTask, kernel_kills
+from oomwatchd.kernel.oom import NOT_TOLD, Killed, OomReport, ReportedTask, kernel_kills
 from oomwatchd.kernel.oomdraft import CANDIDATES_MAX, KILLED_MAX, RAW_HEAD_LINES, RAW_TAIL_LINES
 from oomwatchd.kernel.oomreport import OomReports
 
@@ -139,6 +139,28 @@ def test_each_kill_is_evidence_once_with_what_is_certain(path: Path) -> None:
         assert all(kill.raw for kill in kernel_kills(report)[:1])
 
 
+@pytest.mark.parametrize(
+    ("name", "shmem"),
+    [
+        ("5.8.2_cpuset.log", 735 * PAGE),  # of the whole machine
+        ("6.12.117_own-limit.kmsg", 0),
+        ("4.4.0-130_docker-limit.log", None),  # not told then
+    ],
+)
+def test_how_much_was_shared_is_evidence_too(name: str, shmem: int | None) -> None:
+    [report], _ = reports_of(records_of(DATA / name))
+
+    assert [kill.shmem_bytes for kill in kernel_kills(report)] == [shmem]
+
+
+def test_of_a_cgroup_v1_it_counts_what_those_below_it_share() -> None:
+    below = "cache 9\nshmem 5\ntotal_cache 90\ntotal_shmem 50"
+    story = lines(INVOKED, "Memory cgroup stats for /a:", below, why(), killed())
+    [report], _ = reports_of(story)
+
+    assert (report.shmem_bytes, report.file_cache_bytes) == (50, 90)
+
+
 # -- stories --------------------------------------------------------------------------------------
 
 
@@ -166,6 +188,30 @@ def test_lines_of_other_parts_of_the_kernel_in_between_change_nothing() -> None:
         sequence=0, microseconds=0
     )
     assert (among[0].oom_memcg, among[0].task_memcg) == ("/a", "/a/b")
+
+
+def test_tables_of_slabs_and_of_allocations_are_no_statistics_of_the_cgroup() -> None:
+    """Since Linux 4.15, and 6.10 with CONFIG_MEM_ALLOC_PROFILING."""
+    tables = (
+        "Unreclaimable slab info:",
+        "Name                      Used          Total",
+        "kmalloc-8k               256KB        256KB",
+        "Memory allocations:",
+        "     119 MiB    31168 mm/page_ext.c:270 func:alloc_page_ext",
+    )
+    above = ("Memory cgroup stats for /a:", "anon 30720")
+    [report], _ = reports_of(lines(INVOKED, *above, *tables, why(), killed()))
+
+    assert report.memcg_stats == {"anon": 30720}
+    assert report.whole == NOT_TOLD
+
+
+def test_what_is_set_aside_for_huge_pages_is_summed_over_the_nodes_and_their_sizes() -> None:
+    pages = "Node {} hugepages_total={} hugepages_free=1 hugepages_surp=0 hugepages_size={}kB"
+    nodes = pages.format(0, 3, 2048), pages.format(0, 1, 1048576), pages.format(1, 2, 2048)
+    [report], _ = reports_of(lines(INVOKED, *nodes, why(), killed()))
+
+    assert report.whole.hugepages_bytes == (5 * 2048 + 1048576) << 10
 
 
 def test_a_report_waits_for_the_others_of_a_group_until_told_that_it_is_over() -> None:

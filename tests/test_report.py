@@ -10,9 +10,9 @@ from stories import GIB, KILLED_AT, MIB, TRAINER, copy, flat, past
 from test_incidents import CASE, incident
 
 from oomwatchd.incident import Incident, Past, Victim
-from oomwatchd.report.chart import Chart, Series, drawn, nice_step, path_of
-from oomwatchd.report.markup import Markup, element, lines
-from oomwatchd.report.page import page
+from oomwatchd.report.chart import Chart, Mark, Series, drawn, nice_step, path_of, times
+from oomwatchd.report.markup import Markup, element, joined, lines
+from oomwatchd.report.page import page, victim_marks
 from oomwatchd.report.verdict import headline
 
 HOSTILE = [
@@ -113,7 +113,7 @@ def test_any_text_is_shown_as_text(content: str, attribute: str) -> None:
 
 
 def test_line_breaks_are_kept_where_they_are_ours() -> None:
-    assert lines("a\n<b>") == "a\n&lt;b&gt;"
+    assert joined(*lines("a\n<b>")) == "<span>a\n</span><span>&lt;b&gt;\n</span>"
 
 
 @pytest.mark.parametrize("story", [Past(), past(flat(GIB), seconds=[-1.0]), past(None)])
@@ -143,11 +143,123 @@ def test_at_a_limit_the_machine_s_memory_is_left_out_of_the_chart() -> None:
     assert headline(incident(case=case)).endswith("at its cgroup's limit of 2 MiB")
 
 
+def test_what_happened_while_nobody_watched_is_told_to_have() -> None:
+    text = words(parsed(incident()._replace(past=Past(), while_down=True)))
+
+    assert "Nothing was sampled before this kill: the daemon was not running then." in text
+    assert "at the daemon's next start" in text
+
+
+def test_that_it_was_not_the_first_time_stands_beside_the_explanation() -> None:
+    root = ElementTree.fromstring(page(incident(), "3 times before <b>"))  # noqa: S314 - see above
+
+    told = [one.text for one in root.findall(".//p[@class='verdict']")]
+
+    assert told[1:] == ["3 times before <b>"]
+
+
+def test_of_very_many_victims_it_is_said_how_many_are_not_shown() -> None:
+    victims = tuple(TRAINER._replace(pid=at) for at in range(64))
+    root = parsed(incident(case=CASE._replace(victims=victims, victims_left_out=900)))
+    text = words(root)
+
+    assert "All 964 that died of it" in text
+    assert "and 963 more with it" in text
+    assert "and 934 more" in text
+    assert len(root.findall(".//tbody/tr")) == 30 + len(incident().candidates)
+
+
+def test_who_was_killed_is_told_in_words_and_not_by_colour_alone() -> None:
+    [dead] = parsed(incident()).findall(".//tr[@class='dead']")
+
+    assert "killed" in "".join(dead.itertext())
+
+
+def test_each_cell_knows_its_heading_as_a_phone_shows_no_head() -> None:
+    root = parsed(incident())
+    heads = [one.text for one in root.findall(".//thead/tr/th")]
+
+    for row in root.findall(".//tbody/tr"):
+        assert [one.get("data-label") for one in row.findall("td")] == heads
+
+
+def test_each_line_of_the_log_is_one_line_of_the_page() -> None:
+    [log] = parsed(incident()).findall(".//pre")
+
+    assert [one.text for one in log] == [f"{line}\n" for line in CASE.raw]
+
+
 # -- charts ----------------------------------------------------------------------------------------
 
 
 def test_a_gap_in_the_samples_is_a_gap_in_the_line() -> None:
-    assert path_of([0, 1, 2, 3], [1.0, 1.0, None, 1.0], 1.0).count("M") == 2
+    assert path_of([(0, 1), (1, 1), None, (3, 1)]).count("M") == 2
+
+
+def marks_of(story: Past) -> list[list[str]]:
+    """Chart by chart."""
+    figures = parsed(incident()._replace(past=story)).findall(".//figure")
+    return [
+        [
+            one.text or ""
+            for one in figure.iter("span")
+            if "mark" in (one.get("class") or "").split()
+        ]
+        for figure in figures
+    ]
+
+
+def test_the_jump_is_marked_with_what_it_held_before_and_at_the_end_and_the_limit_is_named() -> (
+    None
+):
+    curve = copy(31 * GIB, begins=-2.0, takes=1.9)
+
+    memory, near, *pressure = marks_of(past(curve, cgroup=curve, limit=64 * GIB))
+
+    assert memory == near == ["31.0 GiB", "62.0 GiB", "limit 64.0 GiB"]
+    assert pressure == [[], []]
+
+
+def test_without_a_jump_the_peak_is_marked_where_it_last_was() -> None:
+    assert marks_of(past(flat(3 * GIB)))[0] == ["3.0 GiB"]
+    story = Chart("t", [-10.0, -5.0, -1.0], [], "GiB", GIB, marks=[*victim_marks(
+        [-10.0, -5.0, -1.0], [2 * GIB, 2 * GIB, GIB])])  # fmt: skip
+
+    assert [(mark.seconds, mark.value) for mark in story.marks] == [(-5.0, 2 * GIB)]
+
+
+@pytest.mark.parametrize(("at", "value", "places"), [
+    (-9.0, 1.0, {"after", "above"}), (-0.1, 1.0, {"before", "above"}),
+    (-0.1, 10.0, {"before", "below"}), (-9.0, 10.0, {"after", "below"}),
+])  # fmt: skip
+def test_a_mark_is_written_to_where_there_is_room(
+    at: float, value: float, places: set[str]
+) -> None:
+    seconds = [-10.0, 0.0]
+    chart = Chart("t", seconds, [Series("a", "victim", [1.0, 10.0])], "%", 1.0,
+                  marks=[Mark(at, value, "here", "victim")])  # fmt: skip
+    root = ElementTree.fromstring(drawn(chart))  # noqa: S314 - see above
+    [mark] = [one for one in root.iter("span") if one.text == "here"]
+
+    assert places <= set((mark.get("class") or "").split())
+
+
+def test_the_axis_goes_to_the_kill_though_the_last_sample_was_before_it() -> None:
+    chart = Chart("t", [-20.0, -8.0], [Series("a", "victim", [1.0, 1.0])], "%", 1.0)
+
+    assert chart.x(-20.0) == 0
+    assert chart.x(-8.0) == pytest.approx(0.6)
+    assert chart.x(0.0) == 1
+    assert times(chart) == [0, -5, -10, -15, -20]
+
+
+def test_lines_on_the_axis_are_left_out() -> None:
+    story = past(flat(30 * GIB), [("tiny", 1, flat(9 * MIB)), ("large", 2, flat(9 * GIB))])
+
+    text = words(parsed(incident()._replace(past=story)))
+
+    assert "large (2)" in text
+    assert "tiny (1)" not in text
 
 
 @pytest.mark.parametrize("values", [[], [None, None]])

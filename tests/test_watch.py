@@ -10,6 +10,7 @@ from world import World, named
 
 from oomwatchd.model import Config, Match, ProcessId, Rule, User
 from oomwatchd.record import Adjustment
+from oomwatchd.watch import LISTING_IDLE_SECONDS
 
 DB = named("postgres", -900)
 ZERO = named("zero", 0)
@@ -254,6 +255,24 @@ def test_a_match_that_becomes_a_zombie_is_let_go(world: World) -> None:
     world.scans(35)
 
     assert (len(world.holds), world.remembered()) == (0, {})
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "looking"])
+def test_one_that_takes_its_time_to_die_stays_under_its_rule(world: World, *, told: bool) -> None:
+    """It has no memory any more, and so no command line that says what it ran."""
+    world.population.told = told
+    world.fake.add(replace(POSTGRES, arguments=(b"python3", b"/x/train.py")))
+    world.configure(Rule("training", Match(script=("train.py",)), -900))
+    world.scan()
+    world.change(7, exiting=True)
+    world.scans(35)
+    world.fake.exit(7)
+    world.scan(LISTING_IDLE_SECONDS)
+    results = world.results()
+
+    assert results == {"applied": 1}
+    [(gone, _)] = world.population.take_gone()
+    assert (gone.id.pid, gone.rule) == (7, "training")
 
 
 def test_what_a_kubelet_manages_is_left_to_it(world: World) -> None:

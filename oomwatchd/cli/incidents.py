@@ -13,6 +13,7 @@ from oomwatchd.cli.stored import directory, print_incident, stored, when, write_
 from oomwatchd.cli.table import Column, bold, show, table, terminal_width
 from oomwatchd.document import row
 from oomwatchd.incident import Incident
+from oomwatchd.report.verdict import victims_total
 from oomwatchd.text import size
 
 NEWEST: Final = "last"
@@ -89,7 +90,7 @@ def list_all(incidents: Sequence[Incident], *, as_document: bool) -> int:
 
 def cells(incident: Incident) -> tuple[str, ...]:
     victim = incident.victim
-    more = len(incident.case.victims) - 1
+    more = victims_total(incident.case) - 1
     return (
         incident.id,
         when(incident.time_unix_seconds),

@@ -5,7 +5,7 @@ import os
 import pwd
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,9 @@ from oomwatchd.cli.failure import Failure
 from oomwatchd.cli.table import show, terminal_width
 from oomwatchd.document import as_json
 from oomwatchd.incident import Contender, Incident, Victim
-from oomwatchd.incidents import entries
+from oomwatchd.incidents import Entry, entries
 from oomwatchd.paths import incidents_directory
+from oomwatchd.policy.recurrence import BEFORE_SECONDS, recurrence
 from oomwatchd.policy.words import rate
 from oomwatchd.report.page import page
 from oomwatchd.report.verdict import KILLERS, headline, scope_in_words
@@ -39,13 +40,18 @@ def stored(
     Raises:  Failure.
     """
     read = set() if but is None else but
+    for entry in kept(path, since_unix_seconds=since_unix_seconds, but=read):
+        read.add(entry.path.name)
+        if entry.incident is None:
+            show([f"oomwatchd: {entry.path.name}: not read: {entry.fault}"], sys.stderr)
+        else:
+            yield with_user_names(entry.incident)
+
+
+def kept(path: Path, *, since_unix_seconds: float, but: Container[str]) -> Iterator[Entry]:
+    """Raises Failure."""
     try:
-        for entry in entries(path, since_unix_seconds=since_unix_seconds, but=read):
-            read.add(entry.path.name)
-            if entry.incident is None:
-                show([f"oomwatchd: {entry.path.name}: not read: {entry.fault}"], sys.stderr)
-            else:
-                yield with_user_names(entry.incident)
+        yield from entries(path, since_unix_seconds=since_unix_seconds, but=but)
     except FileNotFoundError:
         if path.parent.is_dir():  # the daemon's: it has run, and nobody has been killed
             return
@@ -73,17 +79,27 @@ def with_user_name(victim: Victim) -> Victim:
         return victim
 
 
+def again(incident: Incident) -> str | None:
+    """Whether it had happened before, in words.  Raises Failure."""
+    since = incident.time_unix_seconds - BEFORE_SECONDS
+    found = kept(directory(), since_unix_seconds=since, but=())
+    earlier = (with_user_names(one.incident) for one in found if one.incident is not None)
+    return recurrence(incident, earlier)
+
+
 def print_incident(incident: Incident, *, as_document: bool) -> None:
+    """Raises Failure."""
     if as_document:
         print(json.dumps(as_json(incident), indent=2))
     else:
-        show(as_text(incident), sys.stdout)
+        show(as_text(incident, again(incident)), sys.stdout)
 
 
 def write_page(incident: Incident, path: Path) -> None:
     """Raises Failure."""
+    text = page(incident, again(incident))
     try:
-        path.write_text(page(incident), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         status = exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.NO_INPUT
         raise Failure(f"{path}: {error.strerror}", status) from error
@@ -96,13 +112,15 @@ def when(unix_seconds: float) -> str:
 # -- as text ---------------------------------------------------------------------------------------
 
 
-def as_text(incident: Incident) -> Iterator[str]:
+def as_text(incident: Incident, again: str | None = None) -> Iterator[str]:
     yield printable(headline(incident))
     yield ""
     for key, text in facts(incident):
         yield f"  {key:<14} {printable(text)}"
     yield ""
     yield from wrapped(incident.diagnosis.text)
+    if again is not None:
+        yield from wrapped(again)
     yield ""
     for line in incident.advice.split("\n"):
         yield from wrapped(line, mark="- ")
@@ -123,6 +141,7 @@ def facts(incident: Incident) -> Iterator[tuple[str, str]]:
     yield "incident", incident.id
     yield "when", when(incident.time_unix_seconds)
     yield "by", KILLERS[case.killer]
+    yield "seen as", "signal 9 (SIGKILL); exit status 137 in shells, containers and pipelines"
     yield "where", scope_in_words(case)
     sizes = (("limit", case.limit_bytes), ("memory", victim.memory_bytes))
     yield from ((key, size(amount)) for key, amount in sizes if amount is not None)

@@ -141,6 +141,14 @@ class OomReport:
         names = ("file", "total_cache", "cache")  # cgroup v2; v1; both until Linux 5.2
         return next((self.memcg_stats[name] for name in names if name in self.memcg_stats), None)
 
+    @property
+    def shmem_bytes(self) -> int | None:
+        """In a tmpfs, or shared: of the cgroup with all below it, or of the machine."""
+        if not self.of_cgroup:
+            return self.whole.counts_bytes.get("shmem")
+        names = ("total_shmem", "shmem")  # cgroup v1, where the second is without; v2
+        return next((self.memcg_stats[name] for name in names if name in self.memcg_stats), None)
+
 
 def kernel_kills(report: OomReport) -> tuple[KernelKill, ...]:
     """The kills of *report*, as evidence; what is told of the chosen one is told with each.
@@ -170,6 +178,7 @@ def kernel_kills(report: OomReport) -> tuple[KernelKill, ...]:
             limit_bytes=report.limit_bytes,
             usage_bytes=report.usage_bytes,
             file_cache_bytes=report.file_cache_bytes,
+            shmem_bytes=report.shmem_bytes,
             asked_by=report.invoker.comm if report.invoker else None,
             tasks=tasks,
             raw=report.raw if number == 0 else (),

@@ -19,6 +19,7 @@ RAW_HEAD_LINES: Final = 120
 RAW_TAIL_LINES: Final = 120
 RAW_LINE_CHARACTERS: Final = 1200  # two paths and a name fit
 JOINED_CHARACTERS: Final = 16_384
+FRAGMENTS_MAX: Final = 64  # of one line, which is read again with each; the kernel writes some 20
 # How the lines begin that the kernel writes in several steps, between which others may write.
 IN_STEPS: Final = ("oom-kill:", "Task in ", "Tasks in ", "Memory cgroup stats for ")
 
@@ -49,6 +50,7 @@ class Draft:
     group: str | None = None
     truncated: bool = False
     begun: Record | None = None  # a line that may go on in a fragment
+    fragments: int = 0  # of it, so far
     head: list[str] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=RAW_TAIL_LINES))
     lines: int = 0
@@ -66,13 +68,15 @@ class Draft:
         """The line that *record* is, or ends, so far."""
         if not record.fragment:
             if record.text.startswith(IN_STEPS):
-                self.begun = record
+                self.begun, self.fragments = record, 0
             return record.text
         begun = self.begun
         if begun is None or begun.caller != record.caller:
             return record.text
         text = (begun.text + record.text)[:JOINED_CHARACTERS]
-        self.begun = begun._replace(text=text)
+        self.fragments += 1
+        over = self.fragments == FRAGMENTS_MAX or len(text) == JOINED_CHARACTERS
+        self.begun = None if over else begun._replace(text=text)
         return text
 
     def belongs(self, line: KillLine) -> bool:

@@ -40,9 +40,10 @@ HUGEPAGES: Final = re.compile(
     r"(?:Node \d+ )?hugepages_total=(\d{1,12}) .* ?hugepages_size=(\d{1,12})kB"
 )
 TABLE: Final = re.compile(r"\[ *pid *\] +(uid +tgid +total_vm +rss .*oom_score_adj) +name")
+# A letter ends the nodes: else each of them would be tried as their end, for each of the rest.
 CHOSEN: Final = re.compile(
     r"oom-kill:constraint=CONSTRAINT_(NONE|CPUSET|MEMORY_POLICY|MEMCG),"
-    r"nodemask=(?:\(null\)|\d+(?:[,-]\d+)*|)(,.*),pid=(\d{1,10}),uid=(\d{1,10})",
+    r"nodemask=(?:\(null\)|\d+(?:[,-]\d+)*|)(,[a-z].*),pid=(\d{1,10}),uid=(\d{1,10})",
     re.DOTALL,
 )
 # The name of a cpuset has no slash in it, so it cannot pose as what follows it; "/" is the root's.

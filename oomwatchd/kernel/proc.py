@@ -18,6 +18,7 @@ COMM_LIMIT_BYTES: Final = 15  # TASK_COMM_LEN less the NUL; include/linux/sched.
 ARGUMENTS_LIMIT_BYTES: Final = 131072  # a class path may be long, and the jar stands behind it
 ARGUMENTS_MAX: Final = 1000  # a script stands before that; 65,536 would hold the loop for 20 ms
 PF_KTHREAD: Final = 0x00200000  # include/linux/sched.h
+PF_EXITING: Final = 0x00000004
 GONE: Final = (FileNotFoundError, ProcessLookupError)  # ENOENT by path, ESRCH by descriptor
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
 READ_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -31,6 +32,7 @@ class Stat(NamedTuple):
     parent_pid: int
     session: int
     kernel_thread: bool
+    exiting: bool  # and may have no memory any more, so that what it ran cannot be read
     start_ticks: int
     program: int  # another at every exec and every new name, as far as it may be seen
     traceable: bool  # whether all of it may be seen
@@ -61,12 +63,14 @@ def parse_stat(raw: bytes) -> Stat:
     if opening < 0 or closing < opening or len(fields) < 50:
         raise ValueError(f"not a stat line: {raw[:80]!r}")
     comm = raw[opening + 1 : closing]
+    flags = int(fields[6])
     return Stat(
         comm=comm,
         state=fields[0].decode("ascii"),
         parent_pid=int(fields[1]),
         session=int(fields[3]),
-        kernel_thread=bool(int(fields[6]) & PF_KTHREAD),
+        kernel_thread=bool(flags & PF_KTHREAD),
+        exiting=bool(flags & PF_EXITING),
         start_ticks=int(fields[19]),
         program=hash((comm, *fields[23:26], *fields[42:49])),
         traceable=fields[45] != b"0",  # arg_start

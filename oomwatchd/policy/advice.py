@@ -5,11 +5,20 @@ from math import ceil
 from typing import Final
 
 from oomwatchd.incident import CPUSET, MEMORY_POLICY, Contender, Diagnosis, Kind
+from oomwatchd.model import OOM_SCORE_ADJ_MIN
+from oomwatchd.policy import hints
 from oomwatchd.policy.contenders import next_in_line, sparing_adj
-from oomwatchd.policy.diagnosis import Facts
+from oomwatchd.policy.diagnosis import MANIFOLD
+from oomwatchd.policy.facts import Facts
+from oomwatchd.policy.growth import jump
+from oomwatchd.policy.suspects import family, largest_spared, lies_in_tmpfs
 from oomwatchd.policy.words import rate, size, span
 
-HEADROOM: Final = 1.2  # of the peak: what a limit should be at least
+HEADROOM: Final = 1.2  # of what was needed: what a limit should be at least
+EARLY_SHARE: Final = 0.8  # of the time until memory is full
+WHERE_SET: Final = (
+    "MemoryMax= of the unit, --memory= of docker, resources.limits.memory in Kubernetes"
+)
 LITTLE_SHARE: Final = 0.25
 GIB: Final = 1 << 30
 
@@ -20,7 +29,7 @@ def advice(facts: Facts, diagnosis: Diagnosis, candidates: Sequence[Contender]) 
     """One piece of advice a line: first what would lessen the need, then what would spare it."""
     lines = [*BY_KIND[diagnosis.kind](facts, diagnosis)]
     lines += by_killer(facts)
-    lines += by_order(facts, candidates)
+    lines += by_order(facts, diagnosis, candidates)
     return "\n".join(lines)
 
 
@@ -28,58 +37,60 @@ def advice(facts: Facts, diagnosis: Diagnosis, candidates: Sequence[Contender]) 
 
 
 def after_copy(facts: Facts, _diagnosis: Diagnosis) -> Words:
-    peak = facts.peak_bytes
-    yield (
-        "If this is Python with pandas: drop(), astype(), merge(), sort_values() and"
-        " df = df[cols] each copy the whole frame, and both are there until the old one is let"
-        " go. Select columns with a list when reading (usecols=, columns=), read in smaller types"
-        " (dtype=; float32 and category take half and less), work on one column at a time, and"
-        " del the old frame before the next step."
-    )
-    yield (
-        f"As it is, it needs {size(peak)} at once, or more, if it was killed before the copy was"
-        f" whole; {facts.room} is not enough."
-    )
+    yield hints.of_copy(facts.victim)
+    found = jump(facts.points)
+    if found is None:
+        return
+    if found.after_bytes >= MANIFOLD * found.before_bytes:
+        yield f"It took {size(facts.peak_bytes)} at once, or more, if it was killed on the way."
+        return
+    whole = max(2 * found.before_bytes, facts.peak_bytes)
+    need = HEADROOM * (whole + others_bytes(facts))
+    said = f"What it held, {size(found.before_bytes)}, and a whole copy of it"
+    said += f" are {size(2 * found.before_bytes)}"
+    if need > facts.room_bytes:
+        yield (
+            f"{said}. If it has to be copied, that takes {size(rounded_up(need))} or more,"
+            f" not {facts.room}."
+        )
+    else:
+        yield f"{said}: that fits into {facts.room}, if others leave it so much."
 
 
 def after_leak(facts: Facts, diagnosis: Diagnosis) -> Words:
     per_second = diagnosis.growth_bytes_per_second or 0.0
     room = facts.room_bytes
-    yield (
-        "Look for what is kept and never let go: results appended to a list, a cache without a"
-        " bound (functools.lru_cache(maxsize=None)), tensors of a loss kept with their graph"
-        " (use loss.item()), a worker that is never restarted. tracemalloc and memray show where"
-        " it was allocated."
-    )
+    yield hints.of_leak(facts.victim)
     if per_second > 0:
         yield (
-            f"More memory only puts it off: at {rate(per_second)}, as much again as"
-            f" {size(room)} lasts {span(room / per_second)}. Until it is mended, restart it in"
-            f" good time, after {span(0.8 * room / per_second)} at the latest from an empty start."
+            f"More memory only puts it off: at {rate(per_second)}, another {size(room)} would last"
+            f" {span(room / per_second)}. Until it is mended, restart it in good time: from an"
+            f" empty start, after {span(EARLY_SHARE * room / per_second)} at the latest."
         )
 
 
 def after_peak(facts: Facts, _diagnosis: Diagnosis) -> Words:
-    peak = facts.peak_bytes
-    if facts.in_cgroup:
+    peak, room = facts.peak_bytes, facts.room_bytes
+    need = rounded_up(HEADROOM * max(peak, room))
+    if not facts.in_cgroup:
         yield (
-            f"Peak {size(peak)}, limit {size(facts.room_bytes)}: the limit is too low for what the"
-            f" job itself needs. Raise it to {size(rounded_up(HEADROOM * peak))} or more"
-            " (MemoryMax= of the unit, --memory= of docker, resources.limits.memory in"
-            " Kubernetes), or give the job less at a time: smaller batches, shorter chunks."
+            f"Give it less at a time (smaller batches, fewer workers), or run it where there are"
+            f" {size(need)} of memory or more; it had {size(peak)} of {facts.room}."
         )
-    else:
-        yield (
-            f"It had {size(peak)} of {facts.room}: give it less at a time (smaller batches, fewer"
-            f" workers), or run it where there are {size(rounded_up(HEADROOM * peak))} or more."
-        )
+        return
+    yield (
+        f"Peak {size(peak)}, limit {size(room)}: the limit is too low for what the job itself"
+        f" needs. {raise_to(facts, need)}, or give the job less at a time: smaller batches,"
+        " shorter chunks."
+    )
 
 
 def after_many(facts: Facts, _diagnosis: Diagnosis) -> Words:
     yield (
-        "Start fewer of them (num_workers= of a DataLoader, n_jobs=, --workers, -j), or make each"
-        " smaller: objects that were made before the fork are shared only until Python touches"
-        " them; numpy arrays and memory-mapped files stay shared."
+        "Start fewer of them (num_workers= of a DataLoader, n_jobs=, --workers of gunicorn,"
+        " num_cpus= of a Ray task, spark.executor.cores, make -j), or make each smaller: objects"
+        " that were made before the fork are shared only until Python touches them; numpy arrays"
+        " and memory-mapped files stay shared."
     )
     if facts.victim.rule is not None:
         yield (
@@ -94,22 +105,38 @@ def after_other(facts: Facts, _diagnosis: Diagnosis) -> Words:
         " systemd-run --scope -p MemoryMax=...), and a rule with a higher oom_score_adj, so that"
         " it is killed for what it takes itself."
     )
+    spared = largest_spared(facts.case)
+    if spared is not None and spared.oom_score_adj == OOM_SCORE_ADJ_MIN:
+        yield (
+            f"At -1000 {spared.name} is never killed, and everybody else dies before it, one after"
+            " the other; -999 leaves it the last in line."
+        )
 
 
 def after_cache(facts: Facts, _diagnosis: Diagnosis) -> Words:
-    yield (
-        "Pages of files are given back when memory is short, but not those of a tmpfs (/dev/shm,"
-        " /tmp), nor those that have yet to be written to a slow disk, and not fast enough for"
-        " everybody. Look at what lies in /dev/shm (DataLoader workers hand batches over there),"
-        f" write in smaller pieces with fsync, or raise the limit of {size(facts.room_bytes)}."
-    )
+    where = facts.room if facts.in_cgroup else "the machine's memory"
+    if not facts.in_cgroup or lies_in_tmpfs(facts.case) is not False:
+        yield (
+            "Files in a tmpfs (/dev/shm, /run, often /tmp) are memory until they are deleted: `df"
+            " -h -t tmpfs` and `ls -l /dev/shm` show them, `ipcs -m` what else is shared."
+            " DataLoader workers, Ray's object store and databases hand data over there, and leave"
+            f" it behind when they are killed. It counts against {where}; --shm-size of docker, or"
+            " size= of the mount, bounds it."
+        )
+    if facts.in_cgroup and not lies_in_tmpfs(facts.case):
+        yield (
+            "Files that have been written and are not on the disk yet cannot be dropped: write in"
+            f" smaller pieces with fsync, to a faster disk, or raise {where}."
+        )
 
 
 def after_swap(facts: Facts, _diagnosis: Diagnosis) -> Words:
+    machine = facts.machine
     yield (
-        f"The swap of {size(facts.machine.swap_bytes)} is small beside"
-        f" {size(facts.machine.ram_bytes)} of memory: a larger one, or zram, gives time; it makes"
-        " nothing faster. Processes that sleep for days and lie in swap are the first to stop."
+        f"All {size(machine.swap_bytes)} of swap were in use beside {size(machine.ram_bytes)} of"
+        " memory, so nothing more could be moved out. A larger swap, or zram, buys time and no"
+        " speed; stop what sleeps in swap (VmSwap in /proc/PID/status tells who), run less at"
+        " once, or add memory."
     )
 
 
@@ -120,11 +147,41 @@ def after_unknown(facts: Facts, _diagnosis: Diagnosis) -> Words:
             " earlyoom and nohang, Ray's memory monitor, a batch system at its time limit. Their"
             " own logs tell: journalctl --since around that time."
         )
-    else:
+        return
+    if facts.in_cgroup and facts.limit_bytes is not None:
+        need = rounded_up(HEADROOM * facts.limit_bytes)
         yield (
-            "With a rule for it, its memory is recorded from its start, and the next report can"
-            " say how it came to this."
+            f"If the job always needs about as much, its limit of {size(facts.limit_bytes)} is too"
+            f" low. {raise_to(facts, need)}. If it needs more from hour to hour, it leaks, and a"
+            " higher limit only puts it off."
         )
+    if facts.points:
+        return
+    watched = "It is under a rule" if facts.victim.rule is not None else "With a rule for it"
+    yield (
+        f"{watched}: while the daemon runs, its memory is recorded from its start, and the next"
+        " report can say how it came to this."
+    )
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def others_bytes(facts: Facts) -> int:
+    """What counted against the same limit, but was not the victim's."""
+    return max((facts.case.usage_bytes or 0) - facts.peak_bytes, 0) if facts.in_cgroup else 0
+
+
+def raise_to(facts: Facts, need_bytes: int) -> str:
+    ram = facts.machine.ram_bytes
+    but = f"; this machine has {size(ram)}" if need_bytes > ram else ""
+    return f"Raise it to {size(need_bytes)} or more ({WHERE_SET}{but})"
+
+
+def rounded_up(size_bytes: float) -> int:
+    """To whole GiB; what is small, to 64 MiB."""
+    unit = GIB if size_bytes >= 4 * GIB else 64 << 20
+    return ceil(size_bytes / unit) * unit
 
 
 BY_KIND: Final[Mapping[Kind, Callable[[Facts, Diagnosis], Words]]] = {
@@ -144,18 +201,19 @@ BY_KIND: Final[Mapping[Kind, Callable[[Facts, Diagnosis], Words]]] = {
 
 def by_killer(facts: Facts) -> Words:
     case = facts.case
+    count = len(case.victims)
     if case.killer == "systemd_oomd":
+        known = f"; {count} processes that are known here died of it" if count > 1 else ""
         yield (
-            "systemd-oomd does not read oom_score_adj; it kills whole cgroups"
-            f" ({len(case.victims)} of ours or known here). ManagedOOMPreference=omit in the unit"
-            " file, or a unit of its own for the job, keeps it away; `oomwatchd audit` says what"
-            " holds here."
+            f"systemd-oomd does not read oom_score_adj; it kills whole cgroups, here"
+            f" {case.scope}{known}. `shield: preference` or `shield: scope` in the rule keeps it"
+            " away, as far as this systemd lets us: `oomwatchd audit` says what holds here."
         )
     if case.killer == "oom_group":
         yield (
-            f"All {len(case.victims)} processes of the cgroup were killed together, as its"
-            " memory.oom.group is 1 (OOMPolicy=kill; kubelet sets it for containers unless"
-            " singleProcessOOMKill is on). Without it one of them would have been enough."
+            f"All {count} processes of the cgroup were killed together, as its memory.oom.group is"
+            " 1 (OOMPolicy=kill of the unit; kubelet sets it for containers, unless"
+            " singleProcessOOMKill is on). At 0, the kernel kills one and looks again."
         )
     if case.killer == "cgroup" and facts.victim.cgroup not in (None, case.scope):
         yield (
@@ -169,7 +227,7 @@ def by_killer(facts: Facts) -> Words:
         )
 
 
-def by_order(facts: Facts, candidates: Sequence[Contender]) -> Words:
+def by_order(facts: Facts, diagnosis: Diagnosis, candidates: Sequence[Contender]) -> Words:
     """Who was next, and what value would have made it the first."""
     if facts.case.killer not in ("kernel", "cgroup"):
         return
@@ -178,20 +236,16 @@ def by_order(facts: Facts, candidates: Sequence[Contender]) -> Words:
         if candidates:
             yield "There was nobody else whom the kernel could have killed here."
         return
-    said = f"{instead.name} (pid {instead.pid}, {size(instead.memory_bytes)})"
+    said = f"Next in line was {instead.name} (pid {instead.pid}, {size(instead.memory_bytes)})"
     adj = sparing_adj(candidates, facts.victim, instead, facts.case, facts.machine)
-    if adj is None:
-        yield f"Next in line was {said}."
+    if family(instead.name) == family(facts.victim.name):
+        yield f"{said}, another of its kind."
+    elif adj is None or diagnosis.kind == "other_process":
+        yield f"{said}."
     else:
         little = instead.memory_bytes < LITTLE_SHARE * (facts.victim.memory_bytes or 0)
         yield (
-            f"Next in line was {said}: with an oom_score_adj of {adj} or less"
+            f"{said}: with an oom_score_adj of {adj} or less"
             f" {facts.victim.name} would have been spared and that one killed instead"
             + (", which would have freed far less: others would have followed." if little else ".")
         )
-
-
-def rounded_up(size_bytes: float) -> int:
-    """To whole GiB; what is small, to 64 MiB."""
-    unit = GIB if size_bytes >= 4 * GIB else 64 << 20
-    return ceil(size_bytes / unit) * unit

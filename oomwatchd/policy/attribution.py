@@ -53,7 +53,7 @@ def cases(evidence: Iterable[Evidence], boot_id: str) -> list[Case]:
             else:
                 found[at] = with_victim(found[at], end.victim)
         unclaimed = left
-    found += lost_cases(told, unclaimed, found, boot_id)
+    found += lost_cases(told, unclaimed, boot_id)
     return sorted(found, key=lambda case: case.boot_seconds)
 
 
@@ -123,6 +123,7 @@ def kernel_case(group: Sequence[KernelKill], told: Told, boot_id: str) -> Case:
         limit_bytes=first.limit_bytes,
         usage_bytes=first.usage_bytes,
         file_cache_bytes=first.file_cache_bytes,
+        shmem_bytes=first.shmem_bytes,
         asked_by=first.asked_by,
         tasks=first.tasks,
         sources=tuple(sources),
@@ -208,42 +209,60 @@ def names(case: Case, end: Ended, _told: Told) -> bool:
 
 def covers(case: Case, end: Ended, told: Told) -> bool:
     """Whether it is one of the case's victims without having been named."""
-    if not is_near(case, end):
+    if not is_near(case, end) or end.by_sigkill is False:
         return False
     if case.killer == "systemd_oomd":
         cgroup = end.victim.cgroup or ""
         return lies_in(cgroup, case.scope) or case.scope in cgroup.split("/")
-    at_once = abs(case.boot_seconds - end.boot_seconds) <= GROUP_SECONDS
-    if (end.by_sigkill or at_once) and any(is_thread_of(one, end.victim) for one in case.victims):
+    at_once = apart_seconds(case, end) <= GROUP_SECONDS
+    told_of_thread = any(is_thread_of(one, end.victim, case) for one in case.victims)
+    if told_of_thread and (end.by_sigkill or at_once):
         return True
     return stopped_with_its_unit(case, end, told)
 
 
-def is_thread_of(named: Victim, ended: Victim) -> bool:
-    """Whether the kernel has named a thread of the process: its first one had exited before."""
+def is_thread_of(named: Victim, ended: Victim, case: Case) -> bool:
+    """Whether the kernel has named a thread of the process: its first one had exited before.
+
+    Whom its table has is a process: there, `kernel_kills` has put these in the place of threads.
+    """
     unseen = named.start_ticks is None and named.cgroup is not None
-    return unseen and named.cgroup == ended.cgroup and ended.name.startswith(named.name)
+    if not unseen or any(task.pid == named.pid for task in case.tasks):
+        return False
+    return named.cgroup == ended.cgroup and ended.name.startswith(named.name)
 
 
 def stopped_with_its_unit(case: Case, end: Ended, told: Told) -> bool:
     """Whether systemd has ended it since another of its unit was killed (OOMPolicy=stop, kill)."""
-    unit = end.victim.unit
-    if end.by_sigkill is not True or unit is None:
-        return False
-    said = any(one.unit == unit and not one.by_oomd and is_near(one, end) for one in told.units)
-    return said and any(
-        victim.unit == unit or unit in (victim.cgroup or "").split("/") for victim in case.victims
+    said = any(
+        one.unit == end.victim.unit and not one.by_oomd and is_near(one, end) for one in told.units
+    )
+    return said and end.by_sigkill is True and shares_unit(case, end.victim)
+
+
+def shares_unit(case: Case, victim: Victim) -> bool:
+    """Whether *victim* is of a unit that one of the case's is of."""
+    unit = victim.unit
+    return unit is not None and any(
+        one.unit == unit or unit in (one.cgroup or "").split("/") for one in case.victims
     )
 
 
 def with_victim(case: Case, victim: Victim) -> Case:
     """*case* with what is known of *victim*; what its killer says of it counts more."""
     victims = list(case.victims)
-    for at, one in enumerate(victims):
-        if one.pid == victim.pid or is_thread_of(one, victim):
-            victims[at] = merged(one, victim)
-            return case._replace(victims=tuple(victims))
-    return case._replace(victims=(*victims, victim))
+    at = place_of(victim, case)
+    if at is None:
+        return case._replace(victims=(*victims, victim))
+    victims[at] = merged(victims[at], victim)
+    return case._replace(victims=tuple(victims))
+
+
+def place_of(victim: Victim, case: Case) -> int | None:
+    """Which of the case's victims it is: the one of its pid, or else a thread of it."""
+    by_pid = (at for at, one in enumerate(case.victims) if one.pid == victim.pid)
+    by_thread = (at for at, one in enumerate(case.victims) if is_thread_of(one, victim, case))
+    return next(by_pid, next(by_thread, None))
 
 
 def merged(told: Victim, seen: Victim) -> Victim:
@@ -256,31 +275,33 @@ def merged(told: Victim, seen: Victim) -> Victim:
 # -- what the log has lost -------------------------------------------------------------------------
 
 
-def lost_cases(
-    told: Told, unclaimed: Sequence[Ended], found: Sequence[Case], boot_id: str
-) -> list[Case]:
+def lost_cases(told: Told, unclaimed: Sequence[Ended], boot_id: str) -> list[Case]:
     """Cases for those whom no killer names: by the counters, or else of an unknown sender."""
-    spare = {one.cgroup: unclaimed_kills(one.cgroup, told, found) for one in told.counters}
+    spare = spare_kills(told)
     made = []
     for end in unclaimed:
-        risen = [one for one in told.counters if counts(one, end) and spare[one.cgroup] > 0]
-        for counter in {one.cgroup: one for one in risen}:
-            spare[counter] -= 1
+        risen = [one for one in told.counters if counts(one, end) and spare[one] > 0]
+        for one in {one.cgroup: one for one in risen}.values():
+            spare[one] -= 1
         if risen or end.by_sigkill:
             made.append(lost_case(end, risen, boot_id))
     return made
 
 
-def unclaimed_kills(cgroup: str | None, told: Told, found: Sequence[Case]) -> int:
-    """How many kills a counter has counted that the kernel's log has not told us of."""
-    rises = [one for one in told.counters if one.cgroup == cgroup]
-    claimed = sum(
-        cgroup is None or lies_in(victim.cgroup, cgroup)
-        for case in found
-        if case.killer != "systemd_oomd" and any(is_near(case, one) for one in rises)
-        for victim in case.victims
-    )
-    return sum(one.kills for one in rises) - claimed
+def spare_kills(told: Told) -> dict[CounterRise, int]:
+    """How many kills each rise has counted that the kernel's log has not told us of.
+
+    A process that dies as one of a group may be counted twice; then it is told twice as well.
+    """
+    spare = {one: one.kills for one in told.counters}
+    for killed in {one.sequence: one for one in told.kernel}.values():
+        for cgroup in {one.cgroup for one in told.counters}:
+            of_it = cgroup is None or lies_in(killed.victim_cgroup, cgroup)
+            rises = [one for one in told.counters if one.cgroup == cgroup and is_near(one, killed)]
+            rises = [one for one in rises if of_it and spare[one] > 0]
+            if rises:
+                spare[min(rises, key=lambda one: apart_seconds(one, killed))] -= 1
+    return spare
 
 
 def counts(counter: CounterRise, end: Ended) -> bool:
@@ -309,7 +330,11 @@ def lost_case(end: Ended, risen: Sequence[CounterRise], boot_id: str) -> Case:
 
 
 def is_near(one: Evidence | Case, other: Evidence | Case) -> bool:
-    return abs(one.boot_seconds - other.boot_seconds) <= SAME_SECONDS
+    return apart_seconds(one, other) <= SAME_SECONDS
+
+
+def apart_seconds(one: Evidence | Case, other: Evidence | Case) -> float:
+    return abs(one.boot_seconds - other.boot_seconds)
 
 
 def lies_in(path: str | None, cgroup: str) -> bool:

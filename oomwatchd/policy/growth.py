@@ -5,8 +5,7 @@ difference for the truth: a growth is the median over many pairs of instants (Th
 taken from the lowest points of each stretch, so that what is freed again does not count.
 """
 
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 MIB: Final = 1 << 20
@@ -132,6 +131,13 @@ def line(points: Points, tolerance: float) -> Trend | None:
     if distance > tolerance * growth:
         return None
     return Trend(slope, seconds, points[0].bytes, points[-1].bytes)
+
+
+def median(values: Iterable[float]) -> float:
+    """Not that of `statistics`, which brings fractions and decimals: 0.5 MiB."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def lows(points: Points) -> list[Point]:

@@ -13,17 +13,44 @@ from oomwatchd.report.markup import Markup, element, joined
 WIDTH: Final = 1000.0  # of the drawing's own coordinates
 HEIGHT: Final = 300.0
 POINTS_SHOWN_MAX: Final = 80  # with a dot each; more of them would be a smear
-AT_THE_EDGE: Final = 0.1  # of a step: what was sampled last is as good as the kill
+TIMES_MAX: Final = 5  # steps between labels, as many as a phone has room for
+MIDDLE: Final = 0.5  # a mark right of it is written to the left of its place, and so stays inside
+HIGH: Final = 0.9  # a mark above it is written below its place
 NICE: Final = (1.0, 2.0, 2.5, 5.0, 10.0, 20.0)
-STEPS_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+STEPS_SECONDS: Final = (
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+    900.0,
+    1800.0,
+)
 
 Value = float | None
+Place = tuple[float, float] | None
 
 
 class Series(NamedTuple):
     label: str
     style: str  # the class of its line and of its key
     values: Sequence[Value]  # None: a gap
+
+
+class Mark(NamedTuple):
+    """A few words at a point of a line."""
+
+    seconds: float
+    value: float
+    text: str
+    style: str
 
 
 class Chart(NamedTuple):
@@ -33,6 +60,17 @@ class Chart(NamedTuple):
     unit: str  # of the vertical axis
     unit_size: float  # of the values: 1 GiB, 1 MiB, 1 %
     least_top: float = 1.0  # in units: the axis reaches at least so far
+    marks: Sequence[Mark] = ()
+
+    @property
+    def last(self) -> float:
+        """Where the time axis ends: at the kill, or after it, should the clock have been set."""
+        return max(self.seconds[-1], 0.0)
+
+    def x(self, at: float) -> float:
+        """From 0 to 1."""
+        first = self.seconds[0]
+        return (at - first) / ((self.last - first) or 1.0)
 
 
 def drawn(chart: Chart) -> Markup:
@@ -47,7 +85,8 @@ def drawn(chart: Chart) -> Markup:
         "div",
         element("svg", *drawing(chart, top, step), **frame(chart.title)),
         *vertical_labels(chart, top, step),
-        *horizontal_labels(chart.seconds),
+        *horizontal_labels(chart),
+        *written(chart, top),
         class_="plot",
     )
     caption = element("figcaption", element("strong", chart.title), *keys(chart.series))
@@ -67,37 +106,37 @@ def drawing(chart: Chart, top: float, step: float) -> Iterator[Markup]:
     for number in range(round(top / step) + 1):
         height = y(number * step, top)
         yield element("path", d=f"M0 {height:.1f}H{WIDTH:.0f}", class_="grid")
+    for at in times(chart):
+        style = "grid" if at else "kill"
+        yield element("path", d=f"M{WIDTH * chart.x(at):.1f} 0V{HEIGHT:.0f}", class_=style)
     for one in chart.series:
-        path = path_of(chart.seconds, one.values, top)
-        if path:
+        places = placed(chart, one.values, top)
+        if path := path_of(places):
             yield element("path", d=path, class_=f"line {one.style}")
         if len(chart.seconds) <= POINTS_SHOWN_MAX and one.style == "victim":
-            yield element("path", d=dots(chart.seconds, one.values, top), class_=f"dot {one.style}")
+            yield element("path", d=dots(places), class_=f"dot {one.style}")
 
 
-def path_of(seconds: Sequence[float], values: Sequence[Value], top: float) -> str:
+def placed(chart: Chart, values: Sequence[Value], top: float) -> list[Place]:
+    return [
+        None if value is None else (WIDTH * chart.x(at), y(value, top))
+        for at, value in zip(chart.seconds, values, strict=True)
+    ]
+
+
+def path_of(places: Sequence[Place]) -> str:
     """Straight from point to point, with a gap where a value is not known."""
     parts, drawing_now = [], False
-    for at, value in zip(seconds, values, strict=True):
-        if value is not None:
-            command = "L" if drawing_now else "M"
-            parts.append(f"{command}{x(at, seconds):.1f} {y(value, top):.1f}")
-        drawing_now = value is not None
+    for place in places:
+        if place is not None:
+            parts.append(f"{'L' if drawing_now else 'M'}{place[0]:.1f} {place[1]:.1f}")
+        drawing_now = place is not None
     return "".join(parts)
 
 
-def dots(seconds: Sequence[float], values: Sequence[Value], top: float) -> str:
+def dots(places: Sequence[Place]) -> str:
     """Lines of no length, whose round caps are dots however the drawing is stretched."""
-    return "".join(
-        f"M{x(at, seconds):.1f} {y(value, top):.1f}h0.01"
-        for at, value in zip(seconds, values, strict=True)
-        if value is not None
-    )
-
-
-def x(at: float, seconds: Sequence[float]) -> float:
-    first, last = seconds[0], seconds[-1]
-    return WIDTH * (at - first) / ((last - first) or 1.0)
+    return "".join(f"M{place[0]:.1f} {place[1]:.1f}h0.01" for place in places if place is not None)
 
 
 def y(value: float, top: float) -> float:
@@ -111,18 +150,29 @@ def vertical_labels(chart: Chart, top: float, step: float) -> Iterator[Markup]:
         yield element("span", f"{value} {chart.unit}" if number else "0", class_="y", style=place)
 
 
-def horizontal_labels(seconds: Sequence[float]) -> Iterator[Markup]:
-    """Round times before the kill, five at most, and the kill itself."""
-    first, last = seconds[0], seconds[-1]
-    length = (last - first) or 1.0
-    step = next((step for step in STEPS_SECONDS if length / step <= 4), length / 4)
-    newest = ceil(-last / step - AT_THE_EDGE)  # in steps before the kill
-    for number in range(newest, newest + 6):
-        at = -number * step
-        if at >= first:
-            place = f"left:{min(100 * (at - first) / length, 100.0):.2f}%"
-            text = before(at) if number else "kill"
-            yield element("span", text, class_="x", style=place)
+def horizontal_labels(chart: Chart) -> Iterator[Markup]:
+    for number, at in enumerate(times(chart)):
+        place = f"left:{100 * chart.x(at):.2f}%"
+        style = "x odd" if number % 2 else "x"  # left out where there is very little room
+        yield element("span", before(at) if at else "kill", class_=style, style=place)
+
+
+def times(chart: Chart) -> list[float]:
+    """Round times before the kill, a few, and the kill itself: 0."""
+    length = chart.last - chart.seconds[0]
+    step = next((step for step in STEPS_SECONDS if length / step <= TIMES_MAX), length / TIMES_MAX)
+    return [-number * step for number in range(floor(-chart.seconds[0] / (step or 1.0)) + 1)]
+
+
+def written(chart: Chart, top: float) -> Iterator[Markup]:
+    """Beside their places, and never outside of the drawing."""
+    for mark in chart.marks:
+        right, high = chart.x(mark.seconds), min(mark.value / top, 1.0)
+        place = f"left:{100 * right:.2f}%;bottom:{100 * high:.2f}%"
+        side = "before" if right > MIDDLE else "after"
+        level = "below" if high > HIGH else "above"
+        style = f"mark {side} {level} {mark.style}"
+        yield element("span", mark.text, class_=style, style=place)
 
 
 def before(seconds: float) -> str:

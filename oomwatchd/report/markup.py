@@ -3,6 +3,7 @@
 Everything that is shown goes through `element`, which escapes it; so no caller can forget to.
 """
 
+from collections.abc import Iterator
 from html import escape
 
 from oomwatchd.text import printable
@@ -38,6 +39,7 @@ def shown(text: str) -> str:
     return escape(printable(text), quote=True)
 
 
-def lines(text: str) -> Markup:
-    """*text* with its line breaks kept, for an element that shows them."""
-    return Markup("\n".join(shown(line) for line in text.split("\n")))
+def lines(text: str) -> Iterator[Markup]:
+    """Each line of *text* by itself, with its end, which is copied with it."""
+    for line in text.split("\n"):
+        yield element("span", line, Markup("\n"))

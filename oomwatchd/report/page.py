@@ -4,24 +4,31 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from oomwatchd.incident import Contender, Incident, Sample, Victim
+from oomwatchd.incident import Case, Contender, Incident, Sample, Victim
 from oomwatchd.policy.attribution import lies_in
+from oomwatchd.policy.growth import Point, jump
 from oomwatchd.policy.words import rate, size
-from oomwatchd.report.chart import Chart, Series, drawn
+from oomwatchd.report.chart import Chart, Mark, Series, drawn
 from oomwatchd.report.markup import Markup, element, joined, lines
 from oomwatchd.report.style import STYLE
-from oomwatchd.report.verdict import KILLERS, headline, scope_in_words
+from oomwatchd.report.verdict import KILLERS, evidence, headline, scope_in_words, victims_total
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 CLOSE_SECONDS: Final = 20.0  # of the second chart: what is fast can be seen only from near
 OTHERS_SHOWN: Final = 3
+SEEN_SHARE: Final = 0.02  # of the highest line: what has less lies on the axis
 ROWS: Final = 30
+ORDER: Final = ("#", "name", "pid", "rule", "oom_score_adj", "memory", "points, pages")
+LEFT: Final = ("name", "rule")  # columns; all others are numbers
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
 
 
-def page(incident: Incident) -> str:
-    """The whole document; it is well-formed XML as well."""
+def page(incident: Incident, again: str | None = None) -> str:
+    """The whole document; it is well-formed XML as well.
+
+    *again*: in words, that it was not the first time.
+    """
     title = headline(incident)
     head = element(
         "head",
@@ -31,14 +38,16 @@ def page(incident: Incident) -> str:
         element("title", title),
         Markup(f"<style>{STYLE}</style>"),
     )
-    body = element("body", element("main", *sections(incident, title)))
+    body = element("body", element("main", *sections(incident, title, again)))
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
-def sections(incident: Incident, title: str) -> Iterator[Markup]:
+def sections(incident: Incident, title: str, again: str | None) -> Iterator[Markup]:
     yield element("p", f"oomwatchd, incident {incident.id}", class_="faint")
     yield element("h1", title)
     yield element("p", incident.diagnosis.text, class_="verdict")
+    if again is not None:
+        yield element("p", again, class_="verdict")
     yield element("h2", "What to do")
     yield element("ul", *(element("li", line) for line in incident.advice.split("\n")))
     yield element("h2", "Memory and pressure before the kill")
@@ -46,13 +55,14 @@ def sections(incident: Incident, title: str) -> Iterator[Markup]:
     yield element("h2", "Who was killed")
     yield facts(incident)
     if len(incident.case.victims) > 1:
-        yield victims_table(incident.case.victims)
+        yield element("h2", f"All {victims_total(incident.case)} that died of it")
+        yield from victims_table(incident.case)
     if incident.candidates:
         yield element("h2", "The order of death")
-        yield order_table(incident)
+        yield from order_table(incident)
     if incident.case.raw:
         yield element("h2", "What was logged")
-        yield element("pre", lines("\n".join(incident.case.raw)))
+        yield element("pre", *lines("\n".join(incident.case.raw)))
 
 
 # -- charts ----------------------------------------------------------------------------------------
@@ -61,7 +71,8 @@ def sections(incident: Incident, title: str) -> Iterator[Markup]:
 def charts(incident: Incident) -> Iterator[Markup]:
     samples = incident.past.samples
     if len(samples) < 2:
-        yield element("p", "Nothing was sampled before this kill.", class_="faint")
+        why = ": the daemon was not running then" if incident.while_down else ""
+        yield element("p", f"Nothing was sampled before this kill{why}.", class_="faint")
         return
     whole = range(len(samples))
     since = incident.time_unix_seconds - CLOSE_SECONDS
@@ -81,7 +92,7 @@ def memory_chart(incident: Incident, shown: Sequence[int], title: str) -> Chart:
     others = incident.past.others
     series = [
         Series(incident.victim.name, "victim", [one.victim_bytes for one in samples]),
-        Series("its cgroup", "cgroup", [one.cgroup_bytes for one in samples]),
+        Series("all in its cgroup", "cgroup", [one.cgroup_bytes for one in samples]),
         Series("limit", "limit", [one.cgroup_limit_bytes for one in samples]),
     ]
     if incident.case.killer in ("cgroup", "oom_group"):
@@ -91,12 +102,39 @@ def memory_chart(incident: Incident, shown: Sequence[int], title: str) -> Chart:
         series.append(Series("available on the machine", "free", free))
         if any(one.swap_free_bytes for one in incident.past.samples):
             series.append(Series("swap free", "swap", [one.swap_free_bytes for one in samples]))
+    highest = max((value or 0 for one in series for value in one.values), default=0)
     for number, other in enumerate(others[:OTHERS_SHOWN]):
         values = [other.bytes[at] for at in shown]
-        series.append(Series(f"{other.name} ({other.pid})", f"other{number}", values))
+        if max((value or 0 for value in values), default=0) >= SEEN_SHARE * highest:
+            series.append(Series(f"{other.name} ({other.pid})", f"other{number}", values))
     large = any((value or 0) >= GIB for one in series for value in one.values)
     unit, name = (GIB, "GiB") if large else (MIB, "MiB")
-    return Chart(title, before_kill(incident, samples), series, name, unit)
+    seconds = before_kill(incident, samples)
+    marks = [*victim_marks(seconds, series[0].values), *limit_marks(seconds, series[2].values)]
+    return Chart(title, seconds, series, name, unit, marks=marks)
+
+
+def victim_marks(seconds: Sequence[float], values: Sequence[float | None]) -> Iterator[Mark]:
+    """What it had at its most; of a sudden rise what it had before, too."""
+    points = [
+        Point(at, int(value))
+        for at, value in zip(seconds, values, strict=True)
+        if value is not None
+    ]
+    if not points:
+        return
+    top = max(points, key=lambda point: (point.bytes, point.seconds))
+    rise = jump(points)
+    if rise is not None:
+        begun = max(one.seconds for one in points if one.bytes <= rise.before_bytes)
+        yield Mark(begun, rise.before_bytes, size(rise.before_bytes), "victim")
+    yield Mark(top.seconds, top.bytes, size(top.bytes), "victim")
+
+
+def limit_marks(seconds: Sequence[float], values: Sequence[float | None]) -> Iterator[Mark]:
+    value = next((value for value in reversed(values) if value is not None), None)
+    if value is not None:
+        yield Mark(seconds[0], value, f"limit {size(value)}", "limit")
 
 
 def pressure_chart(incident: Incident, shown: Sequence[int], title: str) -> Chart:
@@ -125,7 +163,10 @@ def told(incident: Incident) -> Iterator[tuple[str, str]]:
     case, victim = incident.case, incident.victim
     stamp = time.gmtime(incident.time_unix_seconds)
     yield "when", time.strftime("%Y-%m-%d %H:%M:%S UTC", stamp)
+    if incident.while_down:
+        yield "found", "at the daemon's next start: it was not running when this happened"
     yield "by", KILLERS[case.killer]
+    yield "seen as", "signal 9 (SIGKILL); exit status 137 in shells, containers and pipelines"
     yield "where memory ran out", scope_in_words(case)
     amounts = (("limit", case.limit_bytes), ("used of it", case.usage_bytes))
     yield from ((key, size(amount)) for key, amount in amounts if amount is not None)
@@ -146,50 +187,58 @@ def told(incident: Incident) -> Iterator[tuple[str, str]]:
     growth = incident.diagnosis.growth_bytes_per_second
     if growth:
         yield "growth", rate(growth)
-    yield "evidence", ", ".join(case.sources) or "its end by SIGKILL alone"
+    yield "evidence", evidence(case)
 
 
-def victims_table(victims: Sequence[Victim]) -> Markup:
+def victims_table(case: Case) -> Iterator[Markup]:
+    headings = ("name", "pid", "rule", "memory")
     rows = [
-        row(one.name, pid_of(one), one.rule or "", size(one.memory_bytes or 0))
-        for one in victims[:ROWS]
+        row(headings, (one.name, pid_of(one), one.rule or "", size(one.memory_bytes or 0)))
+        for one in case.victims[:ROWS]
     ]
-    return tabled(("name", "pid", "rule", "memory"), (1, 3), rows)
+    yield tabled(headings, rows)
+    yield from left_out(victims_total(case) - len(rows))
 
 
-def order_table(incident: Incident) -> Markup:
+def order_table(incident: Incident) -> Iterator[Markup]:
     dead = {victim.pid for victim in incident.case.victims}
     rows = [
         contender_row(number, one, dead=one.pid in dead)
         for number, one in enumerate(incident.candidates[:ROWS], 1)
     ]
-    headings = ("", "name", "pid", "rule", "oom_score_adj", "memory", "points, pages")
-    return tabled(headings, (0, 2, 4, 5, 6), rows)
+    yield tabled(ORDER, rows)
+    yield from left_out(len(incident.candidates) - len(rows))
 
 
 def contender_row(number: int, one: Contender, *, dead: bool) -> Markup:
     points = "never" if one.points_pages is None else f"{one.points_pages:,}"
-    cells = (str(number), one.name, str(one.pid), one.rule or "", str(one.oom_score_adj))
-    numbers = {0, 2, 4, 5, 6}
-    return row(*cells, size(one.memory_bytes), points, dead=dead, numbers=numbers)
+    name = joined(one.name, " ", element("em", "killed")) if dead else one.name
+    cells = (str(number), name, str(one.pid), one.rule or "", str(one.oom_score_adj))
+    return row(ORDER, (*cells, size(one.memory_bytes), points), dead=dead)
 
 
-def row(*cells: str, dead: bool = False, numbers: set[int] | None = None) -> Markup:
-    right = {1, 3} if numbers is None else numbers
+def left_out(count: int) -> Iterator[Markup]:
+    if count > 0:
+        yield element("p", f"and {count} more", class_="faint")
+
+
+def row(headings: Sequence[str], cells: Sequence[str], *, dead: bool = False) -> Markup:
+    """Each cell knows its heading: on a phone a row is shown as a few lines."""
     tds = (
-        element("td", cell, class_="number" if at in right else None)
-        for at, cell in enumerate(cells)
+        element("td", cell, class_=side_of(heading), data_label=heading)
+        for heading, cell in zip(headings, cells, strict=True)
     )
     return element("tr", *tds, class_="dead" if dead else None)
 
 
-def tabled(headings: Sequence[str], right: Sequence[int], rows: Sequence[Markup]) -> Markup:
-    ths = (
-        element("th", heading or "#", class_="number" if at in right else None)
-        for at, heading in enumerate(headings)
-    )
+def tabled(headings: Sequence[str], rows: Sequence[Markup]) -> Markup:
+    ths = (element("th", heading, class_=side_of(heading)) for heading in headings)
     head = element("thead", element("tr", *ths))
-    return element("div", element("table", head, element("tbody", *rows)), class_="scroll")
+    return element("table", head, element("tbody", *rows))
+
+
+def side_of(heading: str) -> str | None:
+    return None if heading in LEFT else "number"
 
 
 def pid_of(victim: Victim) -> str:

@@ -25,15 +25,18 @@ p { margin: .5rem 0; max-width: 46rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .5rem 0; }
 dt { color: var(--faint); } dd { margin: 0; }
 li { margin: .4rem 0; max-width: 46rem; }
-.scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line);
-  overflow-wrap: normal; white-space: nowrap; }
-th.number, td.number { text-align: right; }
+  vertical-align: top; }
+th.number, td.number { text-align: right; white-space: nowrap; }
+th.number:first-child, td.number:first-child { text-align: left; }
+th:last-child, td:last-child { padding-right: 0; }
+h1, p, li, dd, td, .key, .mark { unicode-bidi: isolate; }
 tr.dead td { color: var(--limit); font-weight: 600; }
-pre { background: var(--box); padding: .7rem; overflow-x: auto; font-size: .8rem; max-height: 30rem;
-  overflow-wrap: normal; }
-summary { cursor: pointer; }
+em { font: normal .78rem system-ui, sans-serif; border: 1px solid; border-radius: .2rem;
+  padding: 0 .3rem; }
+pre { background: var(--box); padding: .7rem; font-size: .8rem; white-space: pre-wrap; }
+pre span { display: block; padding-left: 2ch; text-indent: -2ch; }
 figure { margin: 1rem 0 2.4rem; }
 figcaption { margin-bottom: .7rem; font-size: .9rem; }
 figcaption strong { color: var(--text); margin-right: .6rem; }
@@ -44,27 +47,41 @@ figcaption strong { color: var(--text); margin-right: .6rem; }
 .plot svg { position: absolute; width: 100%; height: 100%; overflow: visible; }
 .plot path { fill: none; vector-effect: non-scaling-stroke; }
 .grid { stroke: var(--line); stroke-width: 1; }
+.kill { stroke: var(--faint); stroke-width: 1; }
 .line { stroke-width: 2; stroke-linejoin: round; }
 .dot { stroke-width: 6; stroke-linecap: round; }
-path.victim { stroke: var(--victim); } span.victim { border-color: var(--victim); }
+path.victim { stroke: var(--victim); } .swatch.victim { border-color: var(--victim); }
 path.line.victim { stroke-width: 2.6; }
 path.cgroup { stroke: var(--cgroup); stroke-dasharray: 8 3; }
-span.cgroup { border-color: var(--cgroup); border-top-style: dashed; }
+.swatch.cgroup { border-color: var(--cgroup); border-top-style: dashed; }
 path.limit { stroke: var(--limit); stroke-dasharray: 2 3; }
-span.limit { border-color: var(--limit); border-top-style: dotted; }
+.swatch.limit { border-color: var(--limit); border-top-style: dotted; }
 path.free { stroke: var(--free); stroke-dasharray: 12 4; }
-span.free { border-color: var(--free); border-top-style: dashed; }
+.swatch.free { border-color: var(--free); border-top-style: dashed; }
 path.swap { stroke: var(--swap); stroke-dasharray: 4 4; }
-span.swap { border-color: var(--swap); border-top-style: dotted; }
+.swatch.swap { border-color: var(--swap); border-top-style: dotted; }
 path.other0, path.other1, path.other2 { stroke: var(--other); stroke-width: 1.4; }
 path.other1 { stroke-dasharray: 6 3; } path.other2 { stroke-dasharray: 2 2; }
-span.other0, span.other1, span.other2 { border-color: var(--other); }
-span.other1 { border-top-style: dashed; } span.other2 { border-top-style: dotted; }
+.swatch.other0, .swatch.other1, .swatch.other2 { border-color: var(--other); }
+.swatch.other1 { border-top-style: dashed; } .swatch.other2 { border-top-style: dotted; }
 .x, .y { position: absolute; font-size: .78rem; color: var(--faint); white-space: nowrap;
   line-height: 1; }
 .y { right: 100%; margin-right: .5rem; transform: translateY(50%); }
 .x { top: 100%; margin-top: .5rem; transform: translateX(-50%); }
+.mark { position: absolute; font-size: .78rem; line-height: 1; white-space: nowrap; margin: .45rem;
+  font-weight: 600; text-shadow: 0 0 3px var(--page), 0 0 3px var(--page), 0 0 3px var(--page); }
+.mark.victim { color: var(--victim); } .mark.limit { color: var(--limit); }
+.mark.before { transform: translateX(-100%) translateX(-.9rem); }
+.mark.below { transform: translateY(100%) translateY(.9rem); }
+.mark.before.below { transform: translate(-100%, 100%) translate(-.9rem, .9rem); }
 @media (max-width: 34rem) { .plot { height: 12rem; margin-left: 3.9rem; }
-  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; } }
-@media print { pre { max-height: none; } }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
+  ul { padding-left: 1.2rem; }
+  pre { font-size: .72rem; padding: .5rem; } thead { display: none; }
+  tr { display: flex; flex-wrap: wrap; column-gap: .9rem; padding: .3rem 0;
+    border-bottom: 1px solid var(--line); }
+  td { border: 0; padding: 0; } td:empty { display: none; } td[data-label="name"] { flex: 1 0 60%; }
+  td::before { content: attr(data-label) " "; color: var(--faint); font-weight: 400; }
+  td[data-label="#"]::before, td[data-label="name"]::before { content: none; } }
+@media (max-width: 24rem) { .x.odd { display: none; } }
 """.strip()

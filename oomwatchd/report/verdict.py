@@ -35,15 +35,31 @@ SHORT: Final[Mapping[Killer, str]] = {
     "unknown": "was ended by SIGKILL from an unknown sender",
 }
 
+SOURCES: Final[Mapping[str, str]] = {
+    "kernel_log": "the kernel's log",
+    "counters": "the kernel's counters",
+    "systemd_oomd": "systemd-oomd itself",
+    "systemd": "the service manager",
+}
+
 
 def headline(incident: Incident) -> str:
     victim, case = incident.victim, incident.case
     pid = f" (pid {victim.pid})" if victim.pid is not None else ""
     limit = f" of {size(case.limit_bytes)}" if case.killer == "cgroup" and case.limit_bytes else ""
-    more = len(case.victims) - 1
+    more = victims_total(case) - 1
     others = f", and {more} more with it" if more > 0 else ""
     return f"{victim.name}{pid} {SHORT[case.killer]}{limit}{others}"
 
 
+def victims_total(case: Case) -> int:
+    return len(case.victims) + case.victims_left_out
+
+
 def scope_in_words(case: Case) -> str:
     return SCOPES.get(case.scope, case.scope)
+
+
+def evidence(case: Case) -> str:
+    told = [SOURCES.get(source, source) for source in case.sources]
+    return ", ".join(told) or "its end by SIGKILL alone"

@@ -5,9 +5,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from .incidents import Incident, counted, ids, new_rows, only_new, why
+from .incidents import Incident, counted, ids, new_rows, only_new, settled, told_again, why
 from .machine import Machine
-from .service import GUEST, WORK, alive, configure, has_adj, log, oom_kills, start, stop
+from .service import (
+    GUEST,
+    WORK,
+    alive,
+    configure,
+    features,
+    has_adj,
+    log,
+    main_pid,
+    oom_kills,
+    start,
+    stop,
+)
 
 pytestmark = pytest.mark.vm
 
@@ -19,6 +31,15 @@ interval: 1s
 rules:
   - {name: jobs, match: {script: [eater.py, cast.py]}, oom_score_adj: 300}
 """
+TELL = f"{WORK}/tell"
+HOOK = """\
+#!/bin/sh
+cat >/tmp/fresh
+{ id -u; cat /proc/self/oom_score_adj; } >/tmp/told-as
+mv /tmp/fresh /tmp/told
+"""
+OUT_OF_THE_SANDBOX = "/usr/bin/systemd-run, --quiet, --pipe, --wait, --collect"  # as in the README
+DEAF = ("not heard of", "not found in the journal", "kernel_log: not available", "cannot be kept")
 FORGED = (
     "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,"
     "task_memcg=/system.slice/ssh.service,task=sshd,pid=1,uid=0",
@@ -33,6 +54,7 @@ JUMP_SECONDS = 3.0
 def stage(protected: Machine) -> Machine:
     for name in ("eater.py", "cast.py"):
         protected.put(f"{WORK}/{name}", (GUEST / name).read_bytes(), 0o755)
+    protected.put(TELL, HOOK, 0o755)
     protected.run("systemctl", "stop", "systemd-oomd.socket", "systemd-oomd", check=False)
     configure(protected, JOBS)
     return protected
@@ -54,16 +76,20 @@ def eater(machine: Machine, *options: str, limit_mib: int = LIMIT_MIB) -> int:
 
 
 def cast(machine: Machine, *options: str, properties: tuple[str, ...]) -> tuple[int, int]:
-    """A process and its worker, which have been told to go."""
-    ready, go = f"{WORK}/ready", f"{WORK}/go"
-    files = ("--ready", ready, "--go", go)
+    """A process and its worker, which wait until they are let go."""
+    ready = f"{WORK}/ready"
+    files = ("--ready", ready, "--go", f"{WORK}/go")
     command = ("/usr/bin/python3", f"{WORK}/cast.py", "--grow", *options, *files)
     start(machine, UNIT, *command, properties=properties)
     told = json.loads(machine.wait("it is ready", lambda: machine.get(ready)))
     for pid in (told["main"], told["worker"]):
         has_adj(machine, pid, 300)
-    machine.run("touch", go)
     return told["main"], told["worker"]
+
+
+def let_go(machine: Machine) -> None:
+    """The worker grows from now on."""
+    machine.run("touch", f"{WORK}/go")
 
 
 def died(machine: Machine, pid: int) -> None:
@@ -101,6 +127,7 @@ def in_the_jump(made: Incident) -> list[float]:
     ]
 
 
+@pytest.mark.long
 def test_a_leak_is_named_with_its_rate(stage: Machine) -> None:
     known = ids(stage)
     pid = eater(stage, "--hold-mib", "40", "--leak-mib-per-second", "5", limit_mib=350)
@@ -137,12 +164,30 @@ def test_a_group_that_dies_as_one_is_one_incident(stage: Machine) -> None:
     known = ids(stage)
     limited = ("MemoryMax=150M", "MemorySwapMax=0", "OOMPolicy=kill")
     main, worker = cast(stage, "--hold-mib", "40", "--worker-mib", "20", properties=limited)
+    let_go(stage)
     died(stage, main)
     made = only_new(stage, known)
 
     assert (made["killer"], made["scope"], made["victims_total"]) == ("oom_group", SCOPE, 2)
     assert {one["pid"] for one in made["victims"]} == {main, worker}
+    assert made["diagnosis"]["kind"] != "many_processes"  # those of before have ended long ago
     assert why(stage, worker) == 0
+
+
+def test_who_is_stopped_as_one_of_its_unit_was_killed_is_of_the_same_incident(
+    stage: Machine,
+) -> None:
+    """Only systemd says so, and only in the journal."""
+    known = ids(stage)
+    limited = ("MemoryMax=150M", "MemorySwapMax=0", "OOMPolicy=stop", "KillSignal=SIGKILL")
+    main, worker = cast(stage, "--hold-mib", "40", "--worker-mib", "20", properties=limited)
+    let_go(stage)
+    died(stage, main)
+    made = only_new(stage, known)
+
+    assert (made["killer"], made["scope"]) == ("cgroup", SCOPE)
+    assert {one["pid"] for one in made["victims"]} == {main, worker}
+    assert "systemd" in made["sources"]
 
 
 def test_a_sigkill_by_hand_has_an_unknown_sender(stage: Machine) -> None:
@@ -155,6 +200,49 @@ def test_a_sigkill_by_hand_has_an_unknown_sender(stage: Machine) -> None:
     assert why(stage, pid) == 1
 
 
+# -- when nobody watched ---------------------------------------------------------------------------
+
+
+def test_a_kill_while_the_daemon_was_down_is_found_once(stage: Machine) -> None:
+    known = ids(stage)
+    limited = ("MemoryMax=150M", "MemorySwapMax=0", "OOMPolicy=continue")
+    _, worker = cast(stage, "--hold-mib", "40", "--worker-mib", "20", properties=limited)
+    stage.run("systemctl", "stop", "oomwatchd")
+    let_go(stage)
+    died(stage, worker)
+    stage.run("systemctl", "start", "oomwatchd")
+    made = only_new(stage, known)
+
+    assert (made["killer"], made["scope"], made["while_down"]) == ("cgroup", SCOPE, True)
+    assert made["victim"]["pid"] == worker
+    assert made["limit_bytes"] == 150 << 20
+    assert made["history"] == []
+    assert told_again(stage, known) == [made["id"]]
+    assert why(stage, worker) == 0
+
+
+# -- in its sandbox --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", f"{OUT_OF_THE_SANDBOX}, "], ids=["inside", "outside"])
+def test_the_hook_is_told_all_of_it_on_its_standard_input(stage: Machine, prefix: str) -> None:
+    configure(stage, f"on_incident: [{prefix}{TELL}]\n{JOBS}")
+    known = ids(stage)
+    pid = eater(stage, "--hold-mib", "20", "--rest-seconds", "600", "--copy-seconds", "1")
+    stage.run("kill", "-9", str(pid))
+    made = only_new(stage, known)
+    tmp = "/tmp" if prefix else f"/proc/{main_pid(stage)}/root/tmp"  # noqa: S108 - the machine's
+    told = json.loads(stage.wait("the hook has been told", lambda: stage.get(f"{tmp}/told")))
+
+    assert told == made
+    assert stage.get(f"{tmp}/told-as") == "0\n0\n"  # root, and in the order of death as any other
+
+
+def test_no_source_is_closed_to_it(stage: Machine) -> None:
+    assert features(stage)["kernel_log"] == 1.0
+    assert [line for line in log(stage) if any(part in line for part in DEAF)] == []
+
+
 # -- who would spoil it ----------------------------------------------------------------------------
 
 
@@ -165,6 +253,7 @@ def test_what_users_write_into_the_log_is_no_incident(stage: Machine) -> None:
         stage.sh(f"cat {WORK}/forged >/dev/kmsg")
     bystander = eater(stage, "--hold-mib", "20", "--rest-seconds", "600", "--copy-seconds", "1")
 
+    settled(stage)
     assert why(stage, 1) == 1
     assert new_rows(stage, known) == []
     assert alive(stage, bystander)

@@ -2,14 +2,25 @@
 
 import pytest
 
-from .incidents import counted, ids, only_new, why
+from .incidents import counted, ids, only_new, told_again, why
 from .machine import Machine
 from .service import configure, has_adj
-from .shield import USER_MANAGER, leave_swap, other, rule, trainer, watch_swap
+from .shield import (
+    TRAINER_MIB,
+    USER_MANAGER,
+    Scope,
+    leave_swap,
+    other,
+    program,
+    rule,
+    trainer,
+    watch_swap,
+)
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 DIES_SECONDS = 120.0
+GO = "/home/user/go"
 
 
 def test_a_kill_for_pressure_is_systemd_oomd_s(session: Machine) -> None:
@@ -40,3 +51,20 @@ def test_a_kill_for_swap_is_systemd_oomd_s(session: Machine) -> None:
 
     assert (made["killer"], made["scope"]) == ("systemd_oomd", run.cgroup)
     assert made["reason"].startswith("memory-used")
+
+
+def test_a_kill_while_the_daemon_was_down_is_found_once(session: Machine) -> None:
+    """Nobody was there to hear systemd-oomd's word: it is read in the journal."""
+    configure(session, rule("none"))
+    known = ids(session)
+    run = Scope(session, "trainer", program("trainer", TRAINER_MIB, "--go", GO))
+    has_adj(session, run.main, -1000)
+    session.run("systemctl", "stop", "oomwatchd")
+    session.run("touch", GO)
+    session.wait("the trainer is dead", lambda: not run.lives(), DIES_SECONDS)
+    session.run("systemctl", "start", "oomwatchd")
+    made = only_new(session, known)
+
+    assert (made["killer"], made["scope"]) == ("systemd_oomd", run.cgroup)
+    assert (made["while_down"], made["history"]) == (True, [])
+    assert told_again(session, known) == [made["id"]]

@@ -1,5 +1,6 @@
 """Memory runs short between two looks that are an hour apart: the kernel tells of it."""
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -9,9 +10,12 @@ import pytest
 
 from .machine import Machine
 from .service import (
+    GUEST,
     WORK,
+    alive,
     configure,
     features,
+    has_adj,
     log,
     main_pid,
     metrics,
@@ -33,6 +37,17 @@ rules:
     match: {{script: hog.py, user: root}}
     oom_score_adj: 300
 """
+SAVERS = """\
+interval: 1s
+pressure: {warning: {some_avg10: 10}, critical: {some_avg10: 20}, clear_after: 2s}
+on_pressure: {critical: [/bin/sh, -c, "cat >/tmp/fresh; mv /tmp/fresh /tmp/told"]}
+rules:
+  - name: savers
+    match: {script: saver.py, user: user}
+    oom_score_adj: 300
+    on_critical: {signal: SIGUSR1}
+"""
+SAVED = "/home/user/saved"
 LEVEL = "oomwatchd_memory_pressure_level"
 SCANS = "oomwatchd_scan_duration_seconds_count"
 SOME = 'oomwatchd_memory_pressure_ratio{kind="some",window="10s"}'
@@ -159,3 +174,25 @@ def test_below_every_level_the_kernel_s_word_alone_makes_the_daemon_look(
 
     assert scraped[LEVEL] == 0.0
     assert scraped[SOME] > 0.05
+
+
+def test_when_it_is_critical_a_user_s_process_is_told_and_the_hook_is_run(
+    protected: Machine,
+) -> None:
+    protected.put(f"{WORK}/saver.py", (GUEST / "saver.py").read_bytes(), 0o755)
+    configure(protected, SAVERS)
+    is_over(protected)  # by these levels; else what the last scenario has left would be critical
+    saver = ("/usr/bin/python3", f"{WORK}/saver.py", SAVED)
+    pid = start(protected, "saver", *saver, properties=("User=user",))
+    has_adj(protected, pid, 300)
+    protected.wait("it would save its work", lambda: protected.get(SAVED) is not None)
+    with short_of_memory(protected):
+        protected.wait("it has saved its work", lambda: protected.get(SAVED))
+        told = f"/proc/{main_pid(protected)}/root/tmp/told"
+        hooked = json.loads(protected.wait("the hook is run", lambda: protected.get(told)))
+    is_over(protected)
+
+    assert (protected.get(SAVED), alive(protected, pid)) == ("saved\n", True)
+    assert hooked["level"] == "critical"
+    assert hooked["pressure"]["some_avg10"] >= 20
+    stop(protected, "saver")

@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Touches all its memory again and again, so that what was swapped out has to come back.
 
-    python3 trainer.py --mib N --state FILE [--worker]
+    python3 trainer.py --mib N --state FILE [--go FILE] [--worker]
 
-FILE names the pids, as {"main": N, "workers": [N, ...]}; it is there before the memory is.  With
---worker it has a child that does nothing, and that the kernel kills first.
+The first FILE names the pids, as {"main": N, "workers": [N, ...]}; it is there before the memory
+is.  With --go it takes none until that FILE is there.  With --worker it has a child that does
+nothing, and that the kernel kills first.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import mmap
 import os
 import signal
+import time
 
 
 def worker() -> int:
@@ -27,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mib", type=int, required=True)
     parser.add_argument("--state", required=True)
+    parser.add_argument("--go")
     parser.add_argument("--worker", action="store_true")
     arguments = parser.parse_args()
     state = {"main": os.getpid(), "workers": [worker()] if arguments.worker else []}
@@ -34,6 +37,8 @@ def main() -> None:
         json.dump(state, file)
     os.rename(file.name, arguments.state)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while arguments.go is not None and not os.path.exists(arguments.go):
+        time.sleep(0.1)
     memory = mmap.mmap(-1, arguments.mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     number = 0
     while True:
