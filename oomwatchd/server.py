@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +34,10 @@ from oomwatchd.pages import (
     status_page,
     text,
 )
+from oomwatchd.spared import spared
+
+with spared("ssl"):  # OpenSSL takes 4 MiB, and is there for clients that speak HTTPS
+    from http.server import BaseHTTPRequestHandler
 
 CONNECTIONS_MAX: Final = 16  # for each of the two sockets
 BACKLOG: Final = 1024  # in the kernel: a full one would make a new client try again after 1 s

@@ -130,6 +130,15 @@ def value(snapshot: Snapshot, name: str, labels: Mapping[str, str]) -> float:
     return found[0] if found else ABSENT
 
 
+@pytest.mark.parametrize("parse", [parse_text, parse_openmetrics])
+@pytest.mark.parametrize("version", ['1"2', "1\\n2", "1\n2", '\\"', "1\u00e9\U0001f600", "{a=1,b}"])
+def test_a_label_is_read_as_it_was_whatever_is_in_it(parse: Parse, version: str) -> None:
+    body = render(turn(version=version), openmetrics=parse is parse_openmetrics)
+    [family] = [one for one in parse(body.decode()) if one.name == "oomwatchd_build_info"]
+
+    assert [sample.labels for sample in family.samples] == [{"version": version}]
+
+
 @pytest.mark.parametrize("declared", DECLARED, ids=lambda declared: declared.name)
 def test_each_metric_is_exported_as_it_is_declared(declared: Any) -> None:
     exported = parsed(turn())[declared.name]

@@ -205,7 +205,7 @@ def test_who_is_not_root_is_told_to_be(
 def test_the_command_does_not_load_what_the_daemon_needs(runtime_directory: Path) -> None:
     program = (
         "import sys; from oomwatchd.cli.main import main; main(['status']);"
-        "print({'prometheus_client', 'http.server', 'yaml', 'psutil'} & sys.modules.keys())"
+        "print({'oomwatchd.metrics', 'http.server', 'yaml', 'psutil'} & sys.modules.keys())"
     )
     checkout = Path(__file__).parent.parent
     done = subprocess.run(

@@ -18,7 +18,7 @@ KMSG: Final = Path("/dev/kmsg")
 RECORD_BYTES: Final = 8192
 # One turn's share: about 10 ms.  What a cgroup writes in which nobody may be killed comes to 14,000
 # records a second, so the rest may be overwritten before the next turn; that is counted.
-DRAIN_RECORDS_MAX: Final = 250
+DRAIN_RECORDS_MAX: Final = 2000
 DRAIN_BYTES_MAX: Final = 1 << 20
 KERNEL: Final = 0  # the facility; what users write to /dev/kmsg has another, whatever they ask for
 PREFIX: Final = re.compile(rb"(\d{1,10}),(\d{1,20}),(\d{1,20}),([^,;]*)(,[^;]*)?;")
