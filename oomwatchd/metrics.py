@@ -60,10 +60,11 @@ def histogram(name: str, buckets: Iterable[Row], total: float) -> Iterator[str]:
 
 
 def sample(name: str, labels: Iterable[str], values: Iterable[str], value: float) -> str:
-    pairs = [
+    """Labels in the order of the alphabet, as Prometheus' own clients have them: people grep."""
+    pairs = sorted(
         f'{label}="{text.translate(LABEL_ESCAPES)}"'
         for label, text in zip(labels, values, strict=True)
-    ]
+    )
     return f"{name}{{{','.join(pairs)}}} {float(value)}" if pairs else f"{name} {float(value)}"
 
 

@@ -44,10 +44,15 @@ LINE = json.dumps(oomd_entry(1.5, SCOPE)).encode()
 # What it sees of itself.  Python would ignore SIGPIPE by itself.
 SEES = """grep SigIgn /proc/self/status > "$0.ignored"
 exec %s -c '
-import json, os
+import json, os, time
+def adj():
+    return int(open("/proc/self/oom_score_adj").read())
+until = time.monotonic() + 10
+while adj() and time.monotonic() < until:  # it is set from outside, once the program runs
+    time.sleep(0.01)
 print(json.dumps({
     "environment": {k: v for k, v in os.environ.items() if k not in ("LC_CTYPE", "PWD")},
-    "oom_score_adj": int(open("/proc/self/oom_score_adj").read()),
+    "oom_score_adj": adj(),
     "leads": os.getpid() == os.getpgid(0),
     "stdin": os.readlink("/proc/self/fd/0"),
     "open": [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")],

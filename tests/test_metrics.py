@@ -139,6 +139,12 @@ def test_a_label_is_read_as_it_was_whatever_is_in_it(parse: Parse, version: str)
     assert [sample.labels for sample in family.samples] == [{"version": version}]
 
 
+def test_labels_stand_in_the_order_of_the_alphabet() -> None:
+    lines = render(turn()).decode().splitlines()
+
+    assert 'oomwatchd_adjustments_total{outcome="applied",rule="model-training"} 2.0' in lines
+
+
 @pytest.mark.parametrize("declared", DECLARED, ids=lambda declared: declared.name)
 def test_each_metric_is_exported_as_it_is_declared(declared: Any) -> None:
     exported = parsed(turn())[declared.name]
