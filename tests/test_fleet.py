@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from live import REPOSITORY, Herd, Service, herd, needs_root, rule, service, until
+from live import REPOSITORY, Herd, Service, families, herd, needs_root, rule, service, until
 from test_alerts import FLEET, promtool
 
 from bench.fleet import snapshot
-from oomwatchd.metrics import families
+from oomwatchd.metrics import render
 
 MANUAL = (REPOSITORY / "docs/fleet.md").read_text(encoding="utf-8")
 SERIES = MANUAL.partition("## Series")[2].partition("\n## ")[0]
@@ -90,10 +90,10 @@ def test_what_is_left_out_is_as_much_as_the_manual_says() -> None:
 
 def samples(rules: int) -> list[dict[str, str]]:
     """The labels of each, with the name among them."""
-    found = snapshot(rules)
+    text = render(snapshot(rules)).decode()
     return [
         {"__name__": sample.name, **sample.labels}
-        for family in families(found)
+        for family in families(text)
         for sample in family.samples
     ]
 
