@@ -274,6 +274,13 @@ def daemon(made: build.Dashboard) -> None:
         "A scrape", "How long it takes; the worst ten machines.", "s",
         (f"topk({MANY}, scrape_duration_seconds{{{MACHINES}}})", "{{instance}}"), width=8,
     )).with_panel(lines(
+        "Processor", "Share of one, audits and hooks with it; the ten machines with most.",
+        "percentunit",
+        (f"topk({MANY}, rate(oomwatchd_cpu_seconds_total{{{MACHINES}}}{RATE}))", "{{instance}}"),
+    )).with_panel(lines(
+        "Memory", "Resident; the ten machines with most.", "bytes",
+        (f"topk({MANY}, oomwatchd_resident_bytes{{{MACHINES}}})", "{{instance}}"),
+    )).with_panel(lines(
         "Events", "What the kernels tell of processes, in a second.", "short",
         (f"sum(rate(oomwatchd_process_events_total{{{MACHINES}}}{RATE}))", "events"), width=8,
     )).with_panel(bars(

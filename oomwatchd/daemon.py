@@ -17,6 +17,7 @@ from oomwatchd.hooks import Hooks
 from oomwatchd.host import Host, Wake, Wants, reloading
 from oomwatchd.journal import Narrator, log
 from oomwatchd.kernel.mark import CgroupFs
+from oomwatchd.kernel.own import Own
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import SILENCE, Address, Gone, RuleTotals, Snapshot, Tracked
@@ -117,6 +118,7 @@ class Daemon:
         self._exposure = Exposure(spawn) if spawn is not None else None
         self._narrator = Narrator(dry_run=dry_run)
         self._barometer = Barometer(proc.root)
+        self._own = Own()
         self._hooks = Hooks(self._record, dry_run=dry_run)
         self._alarm = Alarm(proc, self._holds, self._hooks, self._record, dry_run=dry_run)
         self._started_unix_seconds = time.time()
@@ -294,6 +296,7 @@ class Daemon:
             unreadable=self._record.unreadable,
             process_events=self._record.process_events,
             process_events_lost=self._record.process_events_lost,
+            cost=self._own.cost(self._turn_seconds),
         )
 
     def stop(self, now: Moment) -> None:
@@ -312,6 +315,7 @@ class Daemon:
             self._coroner.close(now)
             self._narrator.tell(self._record.take_news(), now.seconds)
         self._hooks.close()
+        self._own.close()
         self._holds.close()
 
 

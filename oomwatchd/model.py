@@ -276,6 +276,16 @@ class RuleTotals(NamedTuple):
     swap_bytes: int
 
 
+class Cost(NamedTuple):
+    """What the daemon itself has taken."""
+
+    cpu_seconds: float  # since it started, with its children that have ended
+    resident_bytes: int
+
+
+NOTHING_YET: Final = Cost(0.0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The last turn's state, for other threads to read; nothing in it changes any more."""
@@ -310,3 +320,4 @@ class Snapshot:
     unreadable: int = 0  # processes whose command line did not come in time
     process_events: int = 0  # that the kernel has told us
     process_events_lost: int = 0  # times that its buffer was full
+    cost: Cost = NOTHING_YET

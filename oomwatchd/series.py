@@ -276,6 +276,20 @@ DECLARED: Final = (
         _scan_buckets,
     ),
     Declared(
+        "oomwatchd_cpu_seconds_total",
+        "counter",
+        (),
+        "CPU time that the daemon has taken, with its children that have ended.",
+        _single(lambda snapshot: snapshot.cost.cpu_seconds),
+    ),
+    Declared(
+        "oomwatchd_resident_bytes",
+        "gauge",
+        (),
+        "Resident memory of the daemon.",
+        _single(lambda snapshot: snapshot.cost.resident_bytes),
+    ),
+    Declared(
         "oomwatchd_feature_available",
         "gauge",
         ("feature",),

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from oomwatchd.model import (
+    Cost,
     Match,
     Pressure,
     ProcessId,
@@ -52,6 +53,7 @@ BASE = Snapshot(
     unreadable=3,
     process_events=40,
     process_events_lost=2,
+    cost=Cost(3.25, 27_000_832),
 )
 
 

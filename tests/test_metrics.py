@@ -12,7 +12,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from snapshots import EXPENDABLE, TRAINING, turn
 
 from oomwatchd.metrics import Exposition, render
-from oomwatchd.model import Pressure, ProcessId, RuleTotals, Snapshot, Tracked
+from oomwatchd.model import Cost, Pressure, ProcessId, RuleTotals, Snapshot, Tracked
 from oomwatchd.series import DEADLY, DECLARED, OUTCOMES
 
 Parse = Callable[[str], Iterable[Metric]]
@@ -110,6 +110,8 @@ MOVES: list[tuple[str, dict[str, str], float, dict[str, Any], float]] = [
     ("unreadable_total", {}, 3, {"unreadable": 5}, 5),
     ("process_events_total", {}, 40, {"process_events": 41}, 41),
     ("process_events_lost_total", {}, 2, {"process_events_lost": 3}, 3),
+    ("cpu_seconds_total", {}, 3.25, {"cost": Cost(4.5, 1)}, 4.5),
+    ("resident_bytes", {}, 27_000_832, {"cost": Cost(4.5, 1)}, 1),
 ]
 MOVED = {name: parameters for name, *parameters in MOVES}
 
