@@ -4,7 +4,7 @@ from typing import Final
 
 from oomwatchd.history import Portrait
 from oomwatchd.kernel.proc import Look
-from oomwatchd.kernel.weight import StatusFile
+from oomwatchd.kernel.status import StatusFile
 from oomwatchd.model import Process, Tracked
 
 # After which a portrait is made anew; and one whose command line did not come in time.  With each

@@ -9,8 +9,7 @@ from typing import Final
 
 from oomwatchd.kernel.adjust import parse_adj
 from oomwatchd.kernel.proc import READ, Look, Stat, parse_stat
-from oomwatchd.kernel.status import Status
-from oomwatchd.kernel.weight import StatusFile
+from oomwatchd.kernel.status import Status, StatusFile
 from oomwatchd.model import Rule, Tracked
 
 REASSERT_LIMIT: Final = 3  # times within REASSERT_SECONDS, before we yield

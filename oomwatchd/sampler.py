@@ -16,8 +16,7 @@ from oomwatchd.kernel.bounds import Bound, HeldBounds, Rise, bounding
 from oomwatchd.kernel.cgroup import CGROUP_ROOT
 from oomwatchd.kernel.meminfo import MeminfoFile
 from oomwatchd.kernel.proc import GONE, Look, ProcFs
-from oomwatchd.kernel.status import Memory, read_status
-from oomwatchd.kernel.weight import StatusFile
+from oomwatchd.kernel.status import Memory, StatusFile, read_status
 from oomwatchd.largest import Largest
 from oomwatchd.model import Level, Needs, Pressure, Process, Tracked
 from oomwatchd.policy.sampling import (

@@ -14,8 +14,7 @@ from typing import Final
 from oomwatchd.enforce import Enforcer
 from oomwatchd.holds import Hold, guarded, unkillable_bytes
 from oomwatchd.kernel.proc import GONE, ProcFs, Stat
-from oomwatchd.kernel.status import Status, read_status
-from oomwatchd.kernel.weight import StatusFile
+from oomwatchd.kernel.status import Status, StatusFile, read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Config, Heard
 from oomwatchd.population import LONG_AGO, Known, Moment, Population

@@ -3,7 +3,6 @@
 Kills by systemd-oomd, or by anybody else, are in none of them.
 """
 
-import errno
 import os
 import re
 from pathlib import Path
@@ -71,30 +70,3 @@ def parse_memory_events(raw: bytes) -> MemoryEvents:
     if "oom_kill" not in found:
         raise ValueError(f"not a memory.events file: {raw[:80]!r}")
     return MemoryEvents(**{name: found.get(name, 0) for name in MemoryEvents._fields})
-
-
-def read_memory_events(directory: Path, name: str = "memory.events") -> MemoryEvents | None:
-    """Of the cgroup at *directory*; None: it has gone, is the root, or has no memory controller.
-
-    *name* may be memory.events.local, since Linux 5.3.
-    """
-    try:
-        fd = os.open(directory / name, READ)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        return parse_memory_events(os.read(fd, EVENTS_BYTES))
-    except OSError as error:
-        if error.errno == errno.ENODEV:  # it went while we had the file open
-            return None
-        raise
-    finally:
-        os.close(fd)
-
-
-def parse_oom_control(raw: bytes) -> int:
-    """Take from cgroup v1's ``memory.oom_control`` how many were killed in the cgroup itself.
-
-    Raises:  ValueError, if that does not stand there: until Linux 4.12.
-    """
-    return parse_oom_kills(raw)

@@ -121,19 +121,39 @@ def parse_meminfo(raw: bytes) -> Memory:
     return Memory(total, available, swap_total, swap_free)
 
 
-def read_status(directory: int, name: str = "status") -> Status:
-    """The status of the process that *directory* holds; *name* may be that of one of its threads.
+class StatusFile:
+    """Holds ``status`` of one process open: it can never come to be another's."""
 
-    Raises:  OSError; one of `kernel.proc.GONE`, if the process has ended.
-    """
-    fd = os.open(name, READ, dir_fd=directory)
-    try:
-        raw = os.read(fd, _FIRST_READ_BYTES)
+    def __init__(self, directory: int, name: str = "status") -> None:
+        """Of the process that *directory* holds; *name* may be that of one of its threads.
+
+        Raises:  OSError; one of `kernel.proc.GONE`, if the process has ended.
+        """
+        self._fd = os.open(name, READ, dir_fd=directory)
+
+    def read(self) -> Status:
+        """Raises:  ProcessLookupError, if the process is gone and buried."""
+        raw = os.pread(self._fd, _FIRST_READ_BYTES, 0)
         if len(raw) == _FIRST_READ_BYTES:
-            raw += os.read(fd, _LIMIT_BYTES)
+            raw += os.pread(self._fd, _LIMIT_BYTES, _FIRST_READ_BYTES)
+        return parse_status(raw)
+
+    def memory_bytes(self) -> int | None:
+        """Resident and swapped out; None once it has no memory any more.  Raises as `read`."""
+        status = self.read()
+        return status.resident_bytes + status.swap_bytes if status.has_memory else None
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def read_status(directory: int, name: str = "status") -> Status:
+    """Once, and nothing is held.  Raises as `StatusFile` does."""
+    file = StatusFile(directory, name)
+    try:
+        return file.read()
     finally:
-        os.close(fd)
-    return parse_status(raw)
+        file.close()
 
 
 def memory_status(directory: int) -> Status | None:
