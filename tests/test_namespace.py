@@ -35,6 +35,7 @@ def tree(root: Path, **members: str) -> Path:
         path = root / cgroup.replace("__", "/")
         path.mkdir(parents=True, exist_ok=True)
         (path / "cgroup.procs").write_text(pids)
+    (root / "cgroup.controllers").touch()
     return root
 
 
@@ -81,6 +82,13 @@ def test_where_only_the_namespace_is_mounted_there_is_no_root_to_be_found(
     (cgroups / "cgroup.procs").write_text("4711\n")
 
     assert namespace_root(own, 4711, cgroups) == NOT_FOUND
+
+
+def test_among_several_hierarchies_there_is_no_one_root(tmp_path: Path) -> None:
+    cgroups = tree(tmp_path, memory__kubepods__podA__c1="4711\n")
+    (cgroups / "cgroup.controllers").unlink()
+
+    assert namespace_root(b"0::/\n", 4711, cgroups) == NOT_FOUND
 
 
 def test_a_threaded_or_vanished_cgroup_is_passed_over(tmp_path: Path) -> None:

@@ -31,8 +31,10 @@ def namespace_root(own: bytes, pid: int, cgroups: Path) -> str:
     """The cgroup that is ``/`` to the process *pid*, whose ``/proc/PID/cgroup`` *own* is.
 
     Found by where the process is a member, in the hierarchy of the whole machine at *cgroups*.
-    Where there is none but the namespace's own, or none of cgroup2, NOT_FOUND.
+    Where there is none but the namespace's own, or others than that of cgroup2, NOT_FOUND.
     """
+    if not (cgroups / "cgroup.controllers").exists():
+        return NOT_FOUND  # paths may be of any hierarchy, and the root is another in each
     lines = [line for line in own.splitlines() if line.startswith(UNIFIED)]
     inside = os.fsdecode(lines[0].removeprefix(UNIFIED)) if lines else ""
     found = home(pid, cgroups)
