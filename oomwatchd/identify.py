@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from oomwatchd.kernel.cgroup import CGROUP_ROOT, Membership, parse_cgroup, units_of
 from oomwatchd.kernel.mark import CgroupFs
+from oomwatchd.kernel.namespace import in_machine, our_root
 from oomwatchd.kernel.patience import PatientReader
 from oomwatchd.kernel.proc import (
     COMM_LIMIT_BYTES,
@@ -162,13 +163,17 @@ def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return UNTOLD
-    return parse_cgroup(raw) if len(raw) > CGROUP_KEPT_BYTES else kept_cgroup(raw)
+    return placed_cgroup(raw) if len(raw) > CGROUP_KEPT_BYTES else kept_cgroup(raw)
 
 
 @lru_cache(maxsize=256)
 def kept_cgroup(raw: bytes) -> Membership:
     """What many processes have in common, as they lie in the same cgroup."""
-    return parse_cgroup(raw)
+    return placed_cgroup(raw)
+
+
+def placed_cgroup(raw: bytes) -> Membership:
+    return in_machine(parse_cgroup(raw), our_root())
 
 
 def home_of(directory: int, cgroups: CgroupFs = CGROUPS) -> Membership:

@@ -141,6 +141,8 @@ def test_only_a_manager_s_own_unit_has_units_of_a_user_below_it() -> None:
         "/kubepods.slice/kubepods-pod1234.slice/cri-containerd-5678.scope",
         "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod1.slice/x.scope",
         "/kubepods-besteffort.slice:cri-containerd:5678",
+        "/../../pod7f0c2a5e-1d3b-4c6a-9e8f-001122334455/5678",  # seen by a daemon in a pod
+        "/../../pod7f0c2a5e1d3b4c6a9e8f001122334455/5678",
     ],
 )
 def test_what_a_kubelet_manages_is_known(path: str) -> None:
@@ -153,6 +155,8 @@ def test_what_a_kubelet_manages_is_known(path: str) -> None:
         "/",
         "/system.slice/kubelet.service",
         "/system.slice/docker-1234.scope",
+        "/system.slice/podman.service",
+        "/system.slice/podcafe.service",
         "/user.slice/user-1000.slice/user@1000.service/kubepods/x",
         "/user.slice/user-1000.slice/user@1000.service/app.slice/a-kubepods.service",
     ],

@@ -15,7 +15,8 @@ from oomwatchd.metrics import render
 
 MANUAL = (REPOSITORY / "docs/fleet.md").read_text(encoding="utf-8")
 SERIES = MANUAL.partition("## Series")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"^```yaml\n(.*?)^```", MANUAL, re.MULTILINE | re.DOTALL)
+ABOUT_PROMETHEUS = MANUAL.partition("\n## Kubernetes\n")[0]
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```", ABOUT_PROMETHEUS, re.MULTILINE | re.DOTALL)
 WAITS = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
 RULES = (1, 10, 100)
 

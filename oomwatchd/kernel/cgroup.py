@@ -12,6 +12,8 @@ CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 UNIT: Final = re.compile(r".+\.(service|scope|socket|mount|swap|slice)")
 USER_MANAGER: Final = re.compile(r"user@\d+\.service")
 UNIFIED: Final = b"0::"
+# A pod's own cgroup where the kubelet arranges them by itself; its static pods have no dashes.
+POD: Final = re.compile(r"pod[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 # What docker, podman, cri-o and containerd name the scope of a container, under systemd ...
 CONTAINER_SCOPE: Final = re.compile(
     r"(docker|libpod|libpod-conmon|crio|cri-containerd|nerdctl|buildkit|lxc)-.+\.scope"
@@ -85,11 +87,13 @@ def in_kubernetes_pod(path: str) -> bool:
     """Whether a kubelet manages what lies in the cgroup *path*.
 
     Its root is kubepods or kubepods.slice, perhaps below another (kubelet-kubepods.slice in kind);
-    a user may name a cgroup of his own so, but only below user.slice.
+    a user may name a cgroup of his own so, but only below user.slice.  A daemon that is in a pod
+    itself may see less of the path: ``/../../podUID/ID``.
     """
     components = path.split("/")
     return "user.slice" not in components and any(
-        component.startswith("kubepods") or "-kubepods" in component for component in components
+        component.startswith("kubepods") or "-kubepods" in component or POD.fullmatch(component)
+        for component in components
     )
 
 
