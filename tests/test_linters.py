@@ -9,7 +9,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent
 PROGRAMS = CHECKOUT / ".venv" / "bin"
-PACKAGES = ("oomwatchd", "tests", "bench", "manual")
+PACKAGES = ("oomwatchd", "tests", "bench", "script/manual")
 CODE = [name for name in PACKAGES if any((CHECKOUT / name).rglob("*.py"))]
 REQUIRED = {"CI", "OOMWATCHD_REQUIRE_LINTERS"}  # any of these, set to something
 
@@ -29,7 +29,8 @@ def demand(program: Path | str) -> None:
         ["ruff", "format", "--check", "--diff", "."],
         ["ruff", "check", "."],
         ["mypy", "--strict", *CODE],
-        ["mypy", "--strict", "--python-version=3.11", "board"],  # Grafana's library is for no older
+        # Grafana's library is for no older Python.
+        ["mypy", "--strict", "--python-version=3.11", "script/board"],
     ],
     ids=["ruff-format", "ruff-check", "mypy", "mypy-board"],
 )

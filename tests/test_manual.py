@@ -4,12 +4,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from manual.__main__ import PAGES, README, ROOT, changes, made, section
+from manual.__main__ import PAGES, README, ROOT, SOURCES, changes, made, section
 from manual.roff import Title, page
 from manual.tables import settings
 from oomwatchd.cli import exits
@@ -56,9 +55,7 @@ def test_what_is_committed_is_what_the_script_makes() -> None:
 
 
 def test_the_script_says_so() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "manual", "--check"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([ROOT / "script/make-docs", "--check"], capture_output=True, text=True)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -113,7 +110,7 @@ def plain(markdown: str) -> str:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_configurations_in_a_page_load_without_a_warning(name: str) -> None:
-    source = (ROOT / "manual" / f"{name}.md").read_text()
+    source = (SOURCES / f"{name}.md").read_text()
     blocks = re.findall(r"^```yaml\n(.*?)^```", source, re.MULTILINE | re.DOTALL)
 
     assert len(blocks) == (4 if name == "oomwatchd.yaml.5" else 0)

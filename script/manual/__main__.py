@@ -1,4 +1,4 @@
-"""``python3 -m manual [--check]``: write all that is made of what the code says."""
+"""``script/make-docs [--check]``: write all that is made of what the code says."""
 
 import argparse
 import difflib
@@ -13,7 +13,8 @@ from manual import completion, roff
 from manual.tables import TABLES
 from oomwatchd.config.schema import schema
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parents[2]
+SOURCES: Final = Path(__file__).parent
 README: Final = ROOT / "README.md"
 PAGES: Final = ("oomwatchd.8", "oomwatchd.yaml.5")
 # What stands between these is made here.
@@ -45,7 +46,7 @@ def made() -> dict[Path, str]:
         ROOT / "docs/oomwatchd.schema.json": json.dumps(schema(), indent=2) + "\n",
     }
     for name in PAGES:
-        source = (ROOT / "manual" / f"{name}.md").read_text(encoding="utf-8")
+        source = (SOURCES / f"{name}.md").read_text(encoding="utf-8")
         files[ROOT / "packaging/man" / name] = man_page(source, readme)
     for name, text in completion.scripts().items():
         files[ROOT / "packaging/completion" / name] = text

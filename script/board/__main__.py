@@ -10,7 +10,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from board.content import KILL_TEXT, KILL_TITLE, dashboard
 
-DOCUMENT: Final = Path(__file__).parent.parent / "packaging/grafana/oomwatchd.json"
+DOCUMENT: Final = Path(__file__).parents[2] / "packaging/grafana/oomwatchd.json"
 
 
 def document() -> str:
@@ -30,7 +30,10 @@ def main() -> int:
         return 0
     if DOCUMENT.read_text(encoding="utf-8") == document():
         return 0
-    print(f"{DOCUMENT.name} is not what board/ makes: run script/make-dashboard", file=sys.stderr)
+    print(
+        f"{DOCUMENT.name} is not what script/board/ makes: run script/make-dashboard",
+        file=sys.stderr,
+    )
     return 1
 
 
