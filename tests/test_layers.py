@@ -123,6 +123,7 @@ MAY_USE = {
     "pidfd_open": {"kernel.proc"},
     "connect": {"cli.status", "server", "systemd.bus"},  # to another program's socket
     "setrlimit": {"cli.run", "kernel.memory"},
+    "rich": {"cli.top.screen"},  # a library that one command needs, and no daemon
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self
 }
 # Decisions are made from what they are given: no files, no clock, no other process.
