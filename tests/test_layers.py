@@ -115,6 +115,7 @@ MAY_USE = {
     "removexattr": {"kernel.mark"},
     # Children of theirs, when these take too long or have said all.
     "kill": {"systemd.asking", "systemd.manager", "exposure", "hooks"},
+    "raise_signal": {"cli.top.terminal"},  # to ourselves: to be stopped, or ended, as is usual
     "killpg": {"hooks", "systemd.journalctl"},
     "fork": {"systemd.asking", "systemd.worker"},
     "posix_spawn": {"systemd.manager", "systemd.journalctl", "hooks"},

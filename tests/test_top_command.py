@@ -163,13 +163,13 @@ def test_a_process_is_read_once_and_again_when_it_runs_another_program(
     fake: FakeProc, rules: Rules
 ) -> None:
     fake.add(Fake(7, b"python3", (b"python3", b"marker-of-top")), oom_score_adj=0)
-    rules.ask([PROGRAM], 1000.0)
+    rules.ask([PROGRAM], 1000.0, 10.0)
     first = rules.of(PROGRAM)
     fake.exec(7, b"cat")
-    rules.ask([PROGRAM], 1001.0)
+    rules.ask([PROGRAM], 1001.0, 10.0)
     kept = rules.of(PROGRAM)
     other = PROGRAM._replace(mark=2)
-    rules.ask([other], 1001.5)
+    rules.ask([other], 1001.5, 10.0)
 
     assert first.rule is not None
     assert (first.rule.name, first.wanted, first.command) == (
@@ -184,21 +184,35 @@ def test_a_process_is_read_once_and_again_when_it_runs_another_program(
 def test_a_title_that_nothing_shows_is_found_after_a_while(fake: FakeProc, rules: Rules) -> None:
     fake.add(Fake(7, b"python3", (b"python3",)))
     now = 1000.0
-    rules.ask([PROGRAM], now)
+    rules.ask([PROGRAM], now, 10.0)
     fake.change(Fake(7, b"python3", (b"marker-of-top",)))
     for _ in range(20):
         now += LAST_WAIT_SECONDS / 10
-        rules.ask([PROGRAM], now)
+        rules.ask([PROGRAM], now, 10.0)
 
     rule = rules.of(PROGRAM).rule
     assert rule is not None
     assert rule.name == "model-training"
 
 
+def test_what_there_was_no_time_for_is_counted_and_comes_with_the_next_frame(
+    fake: FakeProc, rules: Rules
+) -> None:
+    programs = [Program(ProcessId(pid, 100), 1) for pid in (7, 8)]
+    for program in programs:
+        fake.add(Fake(program.id.pid, b"cat"))
+    rules.ask(programs, 1000.0, 0.0)
+    first = rules.unasked
+    rules.ask(programs, 1002.0, 10.0)
+
+    assert (first, rules.unasked) == (2, 0)
+    assert [rules.of(program).command for program in programs] == ["cat", "cat"]
+
+
 def test_a_process_that_has_gone_is_forgotten(fake: FakeProc, rules: Rules) -> None:
     fake.add(Fake(7, b"cat"))
-    rules.ask([PROGRAM], 1000.0)
-    rules.ask([], 1001.0)
+    rules.ask([PROGRAM], 1000.0, 10.0)
+    rules.ask([], 1001.0, 10.0)
 
     assert rules.of(PROGRAM).command == ""
 

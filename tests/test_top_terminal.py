@@ -295,6 +295,27 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(opened: Opened) ->
     one.until_shown(PROMPT)
 
 
+def test_in_the_background_it_stops_before_it_draws_until_it_is_given_the_terminal(
+    opened: Opened, tmp_path: Path
+) -> None:
+    before, go, after = (tmp_path / name for name in ("before", "go", "after"))
+    job = f"(until test -e {go}; do sleep 0.1; done; exec {TOP} --interval 200ms) &"
+    one = opened(80, 24, f"stty -g > {before}; {job}")
+    one.until(lambda: before.exists() and before.read_text() != one.modes())  # it reads a line
+    go.touch()
+    one.until(lambda: psutil.Process(one.pid()).status() == "stopped")
+    drawn = one.told("alternate_on")
+    one.type("fg")
+    started(one)
+    one.press("q")
+    one.until(lambda: one.told("alternate_on") == "0")
+    one.type(f"stty -g > {after}.new; mv {after}.new {after}")
+    one.until(after.exists)
+
+    assert drawn == "0"
+    assert after.read_text() == before.read_text()
+
+
 def test_a_stop_that_cannot_be_heard_of_is_got_over(opened: Opened) -> None:
     one = started(opened())
     during = one.modes()
@@ -307,10 +328,13 @@ def test_a_stop_that_cannot_be_heard_of_is_got_over(opened: Opened) -> None:
     assert one.modes() == during
 
 
-def test_it_ends_with_its_terminal(opened: Opened) -> None:
-    one = started(opened())
+def test_it_ends_with_its_terminal_without_a_word(opened: Opened, tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    one = started(opened(80, 24, f"{TOP} --interval 200ms 2>{errors}"))
     pid = one.pid()
     one.tmux("new-window", "-d", "cat")  # so that there is a server still
     one.tmux("kill-pane")
 
     one.until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+
+    assert errors.read_text() == ""

@@ -23,6 +23,7 @@ from oomwatchd.policy.pressure import PressureState, advance, level
 
 DAEMON_SECONDS: Final = 10.0  # between two questions, as the answer names all its processes
 ANSWER_SECONDS: Final = 0.5
+ASK_SECONDS: Final = 0.5  # those that are left come with the next frame
 KILLS_SHOWN: Final = 8
 NOT_RUNNING: Final = "daemon not running"
 NOT_ASKED: Final = "daemon: ask as root"
@@ -38,12 +39,15 @@ class Reader:
         self._daemon = Daemon(status_socket(runtime_directory(os.environ)))
         self._kills = KillsOnDisk(incidents_directory(os.environ))
 
-    def read(self) -> Facts:
-        """Raises FileNotFoundError, where /proc shows processes alone (subset=pid)."""
+    def read(self, ask_seconds: float = ASK_SECONDS) -> Facts:
+        """*ask_seconds*: how long to ask for the rules of processes not asked about yet.
+
+        Raises:  FileNotFoundError, where /proc shows processes alone (subset=pid).
+        """
         now_seconds = time.monotonic()
         self._rules.reload()
         ranking = read_ranking(self._proc)
-        self._rules.ask(ranking.programs.values(), now_seconds)
+        self._rules.ask(ranking.programs.values(), now_seconds, ask_seconds)
         self._gauge.read(self._rules.config.pressure, now_seconds)
         self._daemon.ask(now_seconds)
         rows = tuple(self._rows(ranking))
@@ -106,6 +110,8 @@ class Reader:
             yield self._rules.fault
         if self._rules.unasked:
             yield f"rules: {self._rules.unasked} processes are not looked at yet"
+        if self._rules.unread:
+            yield f"rules: not known of {self._rules.unread}, whose command lines do not come"
         if os.geteuid() != 0:
             unknown = "whether the daemon runs, STILL EXPOSED TO"
             if any(rule.match.exe for rule in self._rules.config.rules):

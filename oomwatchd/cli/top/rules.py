@@ -19,7 +19,6 @@ from oomwatchd.model import Config, Rule
 from oomwatchd.policy.rules import needs
 from oomwatchd.users import local_name
 
-FRAME_SECONDS: Final = 0.25  # for one frame at most; those that are left come with the next
 READ_SECONDS: Final = 0.05  # for one command line, whose owner may make us wait
 FIRST_WAIT_SECONDS: Final = 2.0  # until one is asked about again; then twice as long, and so on
 LAST_WAIT_SECONDS: Final = 60.0
@@ -32,6 +31,7 @@ class Known(NamedTuple):
     user: str
     wait_seconds: float
     due_seconds: float  # monotonic, when to ask again
+    unread: bool = False
 
 
 NOTHING: Final = Known(None, None, "", "", 0.0, 0.0)
@@ -69,7 +69,12 @@ class Rules:
             also = f" (and {len(more)} more faults)" if more else ""
             self.fault = f"rules: {first}{also}"
 
-    def ask(self, programs: Collection[Program], now_seconds: float) -> None:
+    @property
+    def unread(self) -> int:
+        """Processes whose owners do not let their command lines be read."""
+        return sum(known.unread for known in self._known.values())
+
+    def ask(self, programs: Collection[Program], now_seconds: float, within_seconds: float) -> None:
         """Find out about those that are new, first, and those that are due."""
         self._known = {one: known for one in programs if (known := self._known.get(one))}
         due = sorted(
@@ -77,7 +82,7 @@ class Rules:
             for one in programs
             if self._known.get(one, NOTHING).due_seconds <= now_seconds
         )
-        until = time.monotonic() + FRAME_SECONDS
+        until = time.monotonic() + within_seconds
         for done, (_, program) in enumerate(due):
             if time.monotonic() >= until:
                 self.unasked = sum(one not in self._known for _, one in due[done:])
@@ -107,7 +112,7 @@ class Rules:
         known = known._replace(rule=verdict.rule, wanted=verdict.wanted)
         process = verdict.process
         if process is None:
-            return known
+            return known._replace(unread=True)
         return known._replace(command=process.cmdline or "", user=user_name(process.uid))
 
 

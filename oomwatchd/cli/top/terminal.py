@@ -1,19 +1,21 @@
 """The terminal while it is ours: keys as they are pressed, and signals; all undone at the end."""
 
+import errno
 import os
 import select
 import signal
 import termios
-import tty
 from types import FrameType, TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 STOPPING: Final = signal.SIGTSTP  # ctrl-Z
 GOING_ON: Final = signal.SIGCONT  # after a stop that we did not hear of: who knows what was drawn
 RESIZED: Final = signal.SIGWINCH
 HEARD: Final = (*ENDING, STOPPING, GOING_ON, RESIZED)
+LOCAL: Final = 3  # the place of c_lflag in the modes; termios(3)
 KEYS_BYTES: Final = 1024
+Modes = list[Any]  # as termios gives them
 SIGNALS_BYTES: Final = 256
 
 
@@ -37,7 +39,7 @@ class Terminal:
         self._poll.register(self._pipe, select.POLLIN)
         if self._keyboard is not None:
             self._modes = termios.tcgetattr(self._keyboard)
-            tty.setcbreak(self._keyboard, termios.TCSANOW)
+            set_modes(self._keyboard, without_lines(self._modes))
             self._poll.register(self._keyboard, select.POLLIN)
         return self
 
@@ -49,9 +51,7 @@ class Terminal:
     ) -> None:
         try:
             if self._keyboard is not None:
-                termios.tcsetattr(self._keyboard, termios.TCSANOW, self._modes)
-        except termios.error:  # EIO: the terminal has gone, and its modes with it
-            self._keyboard = None
+                set_modes(self._keyboard, self._modes)
         finally:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
@@ -70,6 +70,27 @@ class Terminal:
                 typed = read_keys(fd)
                 woken = woken._replace(keys=typed, hung_up=not typed)
         return woken
+
+
+def without_lines(modes: Modes) -> Modes:
+    """*modes* with keys coming at once, and not echoed; ctrl-C and ctrl-Z stay what they are."""
+    changed = list(modes)
+    changed[LOCAL] &= ~(termios.ECHO | termios.ICANON)
+    return changed
+
+
+def set_modes(keyboard: int, modes: Modes) -> None:
+    """In the background, the kernel stops us here until the terminal is given to us."""
+    while True:
+        try:
+            termios.tcsetattr(keyboard, termios.TCSANOW, modes)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:  # the terminal has gone, and its modes with it
+                return
+            if error.args[0] != errno.EINTR:  # we have been stopped, and go on
+                raise
+        else:
+            return
 
 
 def read_keys(fd: int) -> bytes:
