@@ -42,33 +42,39 @@ def bars(facts: Facts, width: int) -> Iterator[Line]:
     memory, pressure = facts.memory, facts.pressure
     used = memory.total_bytes - memory.available_bytes
     swapped = memory.swap_total_bytes - memory.swap_free_bytes
+    largest = amounts(memory.total_bytes, max(memory.total_bytes, memory.swap_total_bytes))
+    room = max(len(largest), len(percentage(100.0)))
     for label, part, whole in (
         ("memory", used, memory.total_bytes),
         ("swap", swapped, memory.swap_total_bytes),
     ):
         ratio = part / whole if whole else 0.0
-        yield bar(label, ratio, amounts(part, whole), fullness(ratio), width)
+        value = cell(amounts(part, whole), room, right=True)
+        yield bar(label, ratio, value, fullness(ratio), width)
     if pressure is None:
         for label, told in (("psi some", NOT_MEASURED), ("psi full", "")):
             yield Span(f"{label} ", "label"), Span(cell(told, width - LABEL_CELLS - 1))
         return
     for label, percent in (("psi some", pressure.some_avg10), ("psi full", pressure.full_avg10)):
-        value = f"{percent:.1f} % of 10 s"
+        value = cell(percentage(percent), room, right=True)
         yield bar(label, percent / 100, value, LEVELS[facts.level], width)
 
 
 def bar(label: str, ratio: float, value: str, style: Style, width: int) -> Line:
-    """``memory   [|||||     ]  12.3 of 31.2 GiB``; the value's place does not move."""
-    room = max(len("100.0 % of 10 s"), len(value))
-    inside = max(width - LABEL_CELLS - room - 4, 0)
+    """``memory   [|||||     ]  12.3 of 31.2 GiB``."""
+    inside = max(width - LABEL_CELLS - len(value) - 4, 0)
     filled = min(max(round(ratio * inside), 1 if ratio > 0 else 0), inside)
     return (
         Span(cell(label, LABEL_CELLS), "label"),
         Span(" ["),
         Span("|" * filled, style),
         Span(" " * (inside - filled) + "] "),
-        Span(cell(value, room, right=True)),
+        Span(value),
     )
+
+
+def percentage(percent: float) -> str:
+    return f"{percent:.1f} % of 10 s"
 
 
 def amounts(part: int, whole: int) -> str:
@@ -161,6 +167,7 @@ def kill_columns(rules: Sequence[RuleTotal], width: int) -> list[Column]:
     columns = [Column("LAST KILLS", 14), Column("BY", 12)]
     if width >= NARROW_CELLS:
         columns += [Column("PID", 7, right=True), Column("MEMORY", SIZE_CELLS, right=True)]
+    if width >= TWO_GAUGES_CELLS:
         columns.append(Column("RULE", max(rule_cells(rules), RULE_CELLS_MIN)))
     if width >= WIDE_CELLS:
         columns.append(Column("DIAGNOSIS", 16))
