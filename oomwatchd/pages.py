@@ -109,7 +109,15 @@ def _rule(rule: Rule, snapshot: Snapshot) -> dict[str, object]:
         "workers": rule.workers,
         **snapshot.totals.get(rule.name, NO_PROCESSES)._asdict(),
         "adjustments": {outcome: count((rule.name, outcome), 0) for outcome in OUTCOMES},
+        "exposed": _exposed(rule, snapshot.exposed),
     }
+
+
+def _exposed(rule: Rule, exposed: Mapping[tuple[str, str], int] | None) -> dict[str, int] | None:
+    """By killer, those that it can still take; None: no audit has told."""
+    if exposed is None:
+        return None
+    return {killer: count for (name, killer), count in exposed.items() if name == rule.name}
 
 
 def _process(process: Tracked) -> dict[str, object]:

@@ -115,6 +115,7 @@ MAY_USE = {
     "removexattr": {"kernel.mark"},
     # Children of theirs, when these take too long or have said all.
     "kill": {"systemd.asking", "systemd.manager", "exposure", "hooks"},
+    "raise_signal": {"cli.top.terminal"},  # to ourselves: to be stopped, or ended, as is usual
     "killpg": {"hooks", "systemd.journalctl"},
     "fork": {"systemd.asking", "systemd.worker"},
     "posix_spawn": {"systemd.manager", "systemd.journalctl", "hooks"},
@@ -123,6 +124,7 @@ MAY_USE = {
     "pidfd_open": {"kernel.proc"},
     "connect": {"cli.status", "server", "systemd.bus"},  # to another program's socket
     "setrlimit": {"cli.run", "kernel.memory"},
+    "rich": {"cli.top.screen"},  # a library that one command needs, and no daemon
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self
 }
 # Decisions are made from what they are given: no files, no clock, no other process.

@@ -173,6 +173,7 @@ def test_status_tells_all_that_the_daemon_holds(reporter: Reporter, tmp_path: Pa
                     "drifted": 1,
                     "restored": 0,
                 },
+                "exposed": {"systemd_oomd": 2},
             },
             {
                 "name": "expendable",
@@ -184,6 +185,7 @@ def test_status_tells_all_that_the_daemon_holds(reporter: Reporter, tmp_path: Pa
                 "adjustments": dict.fromkeys(
                     ("applied", "gone", "refused", "drifted", "restored"), 0
                 ),
+                "exposed": {},
             },
         ],
         "processes": [

@@ -6,6 +6,7 @@ FINE: Final = 0
 NO: Final = 1
 USAGE: Final = 64
 NO_INPUT: Final = 66
+UNAVAILABLE: Final = 69
 NOT_PERMITTED: Final = 77
 CONFIG: Final = 78
 INTERRUPTED: Final = 130
@@ -16,6 +17,7 @@ MEANING: Final = {
     "mend, such as a port in use",
     USAGE: "wrong usage",
     NO_INPUT: "there is no such file",
+    UNAVAILABLE: "a library that this command needs is not installed; the message says which",
     NOT_PERMITTED: "not permitted to you",
     CONFIG: "faults in the configuration: `run` has touched nothing, and is not started again",
     INTERRUPTED: "interrupted from the keyboard",

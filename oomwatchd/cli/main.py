@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "explain": "which rule decides about a process, and why the others do not",
     "audit": "which killers can still take what the rules match, and what would help",
     "rank": "the order in which the kernel would kill now, with the arithmetic",
+    "top": "a live view in the terminal: the order of death, rules, pressure, the last kills",
     "status": "what the running daemon holds (for root)",
     "incidents": "the kills there were, and all that is known of each (for root, group adm)",
     "why": "whether a process, a unit or a cgroup was killed for want of memory, and by whom "

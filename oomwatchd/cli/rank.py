@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,11 +28,19 @@ FIRST_ROWS: Final = 20
 RuleOf = Callable[[int], str | None]  # the name of the rule that a pid matches
 
 
+class Program(NamedTuple):
+    """What a process runs: another once the process is another, or runs another program."""
+
+    id: ProcessId
+    mark: int
+
+
 class Ranking(NamedTuple):
     memory: Memory
     killable: list[Candidate]  # in order of death
     exempt: list[Candidate]  # the largest first
     remarks: list[str]  # what may overrule this order, and what it leaves out
+    programs: Mapping[int, Program]  # by pid
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +97,7 @@ def read_ranking(proc: ProcFs) -> Ranking:
     """
     memory = parse_meminfo((proc.root / "meminfo").read_bytes())
     pids = {int(name) for name in proc.listing()}
-    found: list[tuple[ProcessId, Candidate]] = []
+    found: list[tuple[Program, Candidate]] = []
     refused = 0
     for pid in pids - {1, os.getpid()}:
         try:
@@ -99,7 +107,7 @@ def read_ranking(proc: ProcFs) -> Ranking:
             continue
         if one is not None:
             found.append(one)
-    found.sort(key=lambda pair: (pair[0].start_ticks, pair[0].pid))  # as the kernel meets them
+    found.sort(key=created)  # as the kernel meets them
     candidates = [candidate for _, candidate in found]
     exempt = [candidate for candidate in candidates if candidate.points is None]
     return Ranking(
@@ -107,10 +115,16 @@ def read_ranking(proc: ProcFs) -> Ranking:
         badness.order(candidates),
         sorted(exempt, key=lambda candidate: -candidate.memory_pages),
         [*overrulings(proc.root), *blind_spots(proc.root, pids, refused)],
+        {program.id.pid: program for program, _ in found},
     )
 
 
-def read_candidate(proc: ProcFs, pid: int, total: int) -> tuple[ProcessId, Candidate] | None:
+def created(pair: tuple[Program, Candidate]) -> tuple[int, int]:
+    id = pair[0].id
+    return id.start_ticks, id.pid
+
+
+def read_candidate(proc: ProcFs, pid: int, total: int) -> tuple[Program, Candidate] | None:
     """None if the process has gone, is a kernel thread, or holds no memory any more."""
     look = proc.look(pid)
     if look is None:
@@ -130,7 +144,8 @@ def read_candidate(proc: ProcFs, pid: int, total: int) -> tuple[ProcessId, Candi
         look.close()
     points = badness.points(resident, swap, page_tables, adj, total)
     name = decoded(look.stat.comm)
-    return look.id, Candidate(pid, name, adj, resident + swap + page_tables, points)
+    program = Program(look.id, look.stat.program)
+    return program, Candidate(pid, name, adj, resident + swap + page_tables, points)
 
 
 def total_pages(memory: Memory) -> int:

@@ -68,10 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
 # -- asking ----------------------------------------------------------------------------------------
 
 
-def ask(path: Path) -> Fields:
+def ask(path: Path, *, within_seconds: float = ANSWER_SECONDS) -> Fields:
     """Raises: Failure."""
     try:
-        answer = _exchange(path, b"GET /status HTTP/1.0\r\n\r\n")
+        answer = _exchange(path, b"GET /status HTTP/1.0\r\n\r\n", within_seconds)
     except PermissionError:
         raise Failure(f"no permission to ask {path}: run it as root", exits.NOT_PERMITTED) from None
     except (FileNotFoundError, ConnectionRefusedError):
@@ -88,9 +88,9 @@ def ask(path: Path) -> Fields:
     return document
 
 
-def _exchange(path: Path, request: bytes) -> bytes:
+def _exchange(path: Path, request: bytes, within_seconds: float) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWER_SECONDS)
+        connection.settimeout(within_seconds)
         connection.connect(str(path))
         connection.sendall(request)
         return b"".join(iter(lambda: connection.recv(CHUNK_BYTES), b""))

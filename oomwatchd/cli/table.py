@@ -9,6 +9,7 @@ import shutil
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple, TextIO
 
 from oomwatchd.text import printable
@@ -40,7 +41,17 @@ def table(
 
 def cells(text: str) -> int:
     """How many cells of a terminal *text* takes: Chinese takes two each, an accent none."""
-    return sum(map(_cells, text))
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def cut(text: str, width: int) -> str:
+    """*text*, or as much of its beginning as leaves room for a mark."""
+    if cells(text) <= width:
+        return text
+    room = max(width - len(CUT_MARK), 0)
+    ends = accumulate(map(_cells, text))
+    kept = next(place for place, end in enumerate(ends) if end > room)
+    return text[:kept] + CUT_MARK[:width]
 
 
 def wrapped(first: str, text: str, width: int) -> Iterator[str]:
@@ -93,14 +104,6 @@ def _fitted(columns: Sequence[Column], widths: list[int], width: int) -> list[in
 
 
 def _placed(text: str, width: int, column: Column) -> str:
-    text = _cut(text, width)
+    text = cut(text, width)
     padding = " " * (width - cells(text))
     return padding + text if column.right else text + padding
-
-
-def _cut(text: str, width: int) -> str:
-    if cells(text) <= width:
-        return text
-    while cells(text) > width - len(CUT_MARK):
-        text = text[:-1]
-    return text + CUT_MARK

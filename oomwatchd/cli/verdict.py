@@ -36,13 +36,20 @@ class Verdict(NamedTuple):
 class Judge:
     """Asks the same functions as the daemon, without its memory of earlier values."""
 
-    def __init__(self, config: Config, proc: ProcFs, asked: Needs | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        proc: ProcFs,
+        asked: Needs | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         """*asked*: what to read of a process, if not only what the rules need."""
         self._rules = compiled(config.rules)
         self._leave_pods = config.kubernetes_pods == "leave"
         self._needs = needs(config.rules) if asked is None else asked
         self._proc = proc
-        self._reader = SlowReader(read_seconds=PATIENCE_SECONDS, batch_seconds=PATIENCE_SECONDS)
+        self._reader = SlowReader(read_seconds=patience_seconds, batch_seconds=patience_seconds)
         self._deadline = Deadline(MATCH_SECONDS, TooSlow)
 
     def verdict(self, pid: int) -> Verdict | None:

@@ -2,7 +2,7 @@
 
 # The words on the line that are neither options nor their values: the command, and its arguments.
 function __oomwatchd_places
-    set -l valued --cgroup --config --html --pid --rule --since --unit --wait -c
+    set -l valued --cgroup --config --html --interval --pid --rule --since --unit --wait -c
     set -l words (commandline -opc)
     set -l skip
     for word in $words[2..]
@@ -125,6 +125,11 @@ complete -c oomwatchd -n '__oomwatchd_in rank' -s h -l help -d 'show what it tak
 complete -c oomwatchd -n '__oomwatchd_in rank' -l all -d 'every process, also those that are never picked'
 complete -c oomwatchd -n '__oomwatchd_in rank' -l json -d 'a list in order of death'
 complete -c oomwatchd -n '__oomwatchd_in rank' -s c -l config -x -a '(__oomwatchd_yaml_files)' -d 'whose rules are named'
+complete -c oomwatchd -n '__oomwatchd_at 0' -a top -d 'a live view in the terminal'
+complete -c oomwatchd -n '__oomwatchd_in top' -s h -l help -d 'show what it takes'
+complete -c oomwatchd -n '__oomwatchd_in top' -l interval -x -a '(__oomwatchd_nothing)' -d 'how often all is read'
+complete -c oomwatchd -n '__oomwatchd_in top' -l once -d 'print one frame and end, as where there is no terminal'
+complete -c oomwatchd -n '__oomwatchd_in top' -s c -l config -x -a '(__oomwatchd_yaml_files)' -d 'whose rules are shown'
 complete -c oomwatchd -n '__oomwatchd_at 0' -a status -d 'what the running daemon holds'
 complete -c oomwatchd -n '__oomwatchd_in status' -s h -l help -d 'show what it takes'
 complete -c oomwatchd -n '__oomwatchd_in status' -l json -d 'all of it, for programs'

@@ -23,6 +23,7 @@ VALUES: Final = {
     "id": "incidents",
     "html": "files",
     "since": "nothing",
+    "interval": "nothing",
     "wait": "nothing",
 }
 FURTHER: Final = re.compile(r"([;:,]? \(|[;:] ).*")
