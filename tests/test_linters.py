@@ -43,6 +43,28 @@ def test_the_linter_has_nothing_to_say(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["yamllint", "--strict", "."],
+        ["ansible-lint", "--offline", "--strict", "--profile=production", "."],
+    ],
+    ids=["yamllint", "ansible-lint"],
+)
+def test_the_role_for_ansible_has_no_faults(command: list[str], tmp_path: Path) -> None:
+    program = PROGRAMS / command[0]
+    demand(program)
+    directory = tmp_path / "ansible"  # a copy, as Ansible writes a cache beside what it reads
+    shutil.copytree(CHECKOUT / "packaging/ansible", directory)
+    environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+
+    done = subprocess.run(
+        [program, *command[1:]], cwd=directory, env=environment, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_shell_scripts_pass_shellcheck() -> None:
     demand("shellcheck")
     scripts = [path for path in CHECKOUT.rglob("*") if is_shell_script(path)]

@@ -15,7 +15,7 @@ from oomwatchd.cli.explain import conclusion
 from oomwatchd.cli.verdict import Verdict
 from oomwatchd.config import ConfigError, load, parse
 from oomwatchd.journal import Narrator
-from oomwatchd.kernel.features import PROBES, Missing, missing
+from oomwatchd.kernel.features import NO_PYSTEMD, PROBES, Missing, missing
 from oomwatchd.model import DEFAULT_LISTEN, Change, Config, ProcessId
 from oomwatchd.pending import pending
 from oomwatchd.record import (
@@ -63,7 +63,7 @@ LACKING: list[tuple[str, Exception]] = [
     ("psi", FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))),
     ("process_events", PermissionError(errno.EPERM, os.strerror(errno.EPERM))),
     ("kernel_log", PermissionError(errno.EPERM, os.strerror(errno.EPERM))),
-    ("systemd", Missing("pystemd is not installed")),
+    ("systemd", Missing(NO_PYSTEMD)),
 ]
 FAULTY = {
     "'oom_score_adj' is missing": "rules:\n  - name: training\n    match: {user: root}\n",

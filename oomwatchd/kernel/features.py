@@ -14,6 +14,7 @@ from oomwatchd.kernel.psi import PressureFile, PressureTrigger
 CAP_SYS_RESOURCE: Final = 24
 WHOLE_UID_RANGE: Final = ["0", "0", "4294967295"]  # the initial user namespace
 BOOTED_BY_SYSTEMD: Final = Path("/run/systemd/system")  # sd_booted(3)
+NO_PYSTEMD: Final = "pystemd is not installed (apt: python3-pystemd, pip: oomwatchd[systemd])"
 
 
 class Missing(Exception):
@@ -50,7 +51,7 @@ def systemd() -> None:
     if not BOOTED_BY_SYSTEMD.is_dir():
         raise Missing("systemd does not run this machine")
     if find_spec("pystemd") is None:  # importing it would take 10 MiB
-        raise Missing("pystemd is not installed")
+        raise Missing(NO_PYSTEMD)
 
 
 def lower_adj() -> None:

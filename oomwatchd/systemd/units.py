@@ -69,7 +69,7 @@ class Bus:
         try:
             from pystemd import dbusexc, dbuslib
         except ImportError as error:
-            raise Refused("python3-pystemd is not installed") from error
+            raise Refused("pystemd is not installed") from error
         self._whose = "systemd" if manager is None else f"the systemd of uid {manager}"
         self._error: type[Exception] = dbusexc.DBusBaseError
         self._not_there = (dbusexc.DBusUnknownPropertyError, dbusexc.DBusUnknownInterfaceError)
