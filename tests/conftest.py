@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pty
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from commands import BAD, GOOD, WAITS, written
+from demand import terminal
 from fakeproc import FakeProc
 from hypothesis import settings
 from world import World
@@ -69,10 +69,7 @@ def _nothing_is_left_behind() -> Iterator[None]:
 @pytest.fixture
 def pseudo_terminal() -> tuple[int, int]:
     """A terminal's two ends, for the test to close."""
-    try:
-        return pty.openpty()
-    except OSError as error:
-        pytest.skip(f"no terminals here, as in a bare chroot: {error}")
+    return terminal()
 
 
 @pytest.fixture

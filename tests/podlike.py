@@ -1,34 +1,21 @@
 """The manifests for Kubernetes, as tests read them, and what a container runtime makes of them."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
+from demand import demanded
 
 KUBERNETES: Final = Path(__file__).parent.parent / "packaging/kubernetes"
 VARIANTS: Final = ("base", "privileged")
-REQUIRED: Final = {"CI", "OOMWATCHD_REQUIRE_LINTERS"}  # any of these, set to something
 
 Manifest = dict[str, Any]
 
 
-def demanded(program: str | Path, fetched_by: str) -> str:
-    """The program's path; without it the test is skipped, or fails where all has to be there."""
-    if path := shutil.which(program):
-        return path
-    reason = f"no {program}: {fetched_by} has not fetched it, or could not"
-    if any(os.environ.get(variable) for variable in REQUIRED):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 def built(directory: Path) -> str:
     """What `kubectl apply -k` would send."""
-    command = [demanded("kustomize", "script/test"), "build", str(directory)]
+    command = [demanded("kustomize"), "build", str(directory)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return str(done.stdout)

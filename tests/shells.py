@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import pty
 import re
 import select
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from demand import terminal
 
 COMPLETIONS: Final = Path(__file__).parent.parent / "packaging" / "completion"
 BASH_COMPLETION: Final = Path("/usr/share/bash-completion/bash_completion")
@@ -81,10 +81,7 @@ def typed_into(shell: str, typed: str, env: dict[str, str], directory: Path) -> 
     After TAB, the line is taken back and a command is given: what the shell has to offer has been
     shown when that command's output comes.
     """
-    try:
-        own, its = pty.openpty()
-    except OSError as error:
-        pytest.skip(f"no terminals here, as in a bare chroot: {error}")
+    own, its = terminal()
     fcntl.ioctl(own, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     command = ["setsid", "--ctty", shell, *(["--noprofile"] if shell == "bash" else []), "-i"]
     with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=env, cwd=directory) as it:

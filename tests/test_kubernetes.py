@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from demand import demanded
 from guides import DOCS, blocks
 from podlike import (
     KUBERNETES,
@@ -18,7 +19,6 @@ from podlike import (
     built,
     container,
     daemonset,
-    demanded,
     manifests,
     pod,
     source,
@@ -72,7 +72,7 @@ def configured(name: str) -> Config:
 def validate(text: str, version: str, directory: Path) -> subprocess.CompletedProcess[str]:
     path = directory / "sent.yaml"
     path.write_text(text, encoding="utf-8")
-    validator = demanded(VALIDATOR, "script/test")
+    validator = demanded(VALIDATOR)
     command = [validator, "--strict", "--kubernetes-version", version, str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -6,21 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from demand import demanded
 
 CHECKOUT = Path(__file__).parent.parent
 PROGRAMS = CHECKOUT / ".venv" / "bin"
 PACKAGES = ("oomwatchd", "tests", "bench", "script/manual")
 CODE = [name for name in PACKAGES if any((CHECKOUT / name).rglob("*.py"))]
-REQUIRED = {"CI", "OOMWATCHD_REQUIRE_LINTERS"}  # any of these, set to something
-
-
-def demand(program: Path | str) -> None:
-    if shutil.which(program):
-        return
-    reason = f"no {program}: script/test has not fetched it, or could not"
-    if any(os.environ.get(name) for name in REQUIRED):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +27,7 @@ def demand(program: Path | str) -> None:
 )
 def test_the_linter_has_nothing_to_say(command: list[str]) -> None:
     program = PROGRAMS / command[0]
-    demand(program)
+    demanded(program)
 
     done = subprocess.run([program, *command[1:]], cwd=CHECKOUT, capture_output=True, text=True)
 
@@ -53,7 +44,7 @@ def test_the_linter_has_nothing_to_say(command: list[str]) -> None:
 )
 def test_the_role_for_ansible_has_no_faults(command: list[str], tmp_path: Path) -> None:
     program = PROGRAMS / command[0]
-    demand(program)
+    demanded(program)
     directory = tmp_path / "ansible"  # a copy, as Ansible writes a cache beside what it reads
     shutil.copytree(CHECKOUT / "packaging/ansible", directory)
     environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(tmp_path)}
@@ -66,7 +57,7 @@ def test_the_role_for_ansible_has_no_faults(command: list[str], tmp_path: Path) 
 
 
 def test_shell_scripts_pass_shellcheck() -> None:
-    demand("shellcheck")
+    demanded("shellcheck")
     scripts = [path for path in CHECKOUT.rglob("*") if is_shell_script(path)]
 
     done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)

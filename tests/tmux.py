@@ -1,7 +1,6 @@
 """A real terminal: tmux, with a shell in it."""
 
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -9,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from demand import demanded, terminal
 
 PATIENCE_SECONDS = 10.0
 PROMPT = "ready> "
@@ -83,11 +82,9 @@ class Pane:
 
 @contextmanager
 def pane(width: int, height: int, env: Mapping[str, str]) -> Iterator[Pane]:
-    if shutil.which("tmux") is None:
-        reason = "no tmux (Debian: tmux)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    demanded("tmux")
+    for end in terminal():  # it has one in its turn
+        os.close(end)
     with tempfile.TemporaryDirectory() as directory:  # short, as a socket's path has to be
         one = Pane(Path(directory) / "s", env)
         try:
