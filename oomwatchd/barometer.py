@@ -1,18 +1,21 @@
 """Memory pressure as the loop feels it: the averages, and the level that they amount to."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from oomwatchd.journal import log
 from oomwatchd.kernel.psi import PressureFile
 from oomwatchd.model import Level, Pressure, PressureSettings
 from oomwatchd.policy.pressure import PressureState, advance, level
 
 
 class Barometer:
-    def __init__(self, root: Path) -> None:
+    """*warn*, with a format and its values as logging has them, is told of each other level."""
+
+    def __init__(self, root: Path, warn: Callable[..., object]) -> None:
         self.pressure: Pressure | None = None
         self.level: Level = "ok"
         self._file = pressure_file(root)
+        self._warn = warn
         self._state = PressureState()
 
     @property
@@ -25,18 +28,23 @@ class Barometer:
         try:
             self.pressure = self._file.read()
         except OSError as error:  # EOPNOTSUPP: there, but switched off
-            log.warning("memory pressure cannot be read: %s", error.strerror)
-            self._file.close()
-            self._file = self.pressure = None
+            self._warn("memory pressure cannot be read: %s", error.strerror)
+            self.close()
+            self.pressure = None
             return
         self._state = advance(self._state, self.pressure, settings, now_seconds)
         now_level = level(self._state, settings, now_seconds)
         if now_level != self.level:
-            log.warning(
+            self._warn(
                 "memory pressure: %s -> %s (of the last 10 s, some stalled %.1f %%, all %.1f %%)",
                 self.level, now_level, self.pressure.some_avg10, self.pressure.full_avg10,
             )  # fmt: skip
             self.level = now_level
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
 
 def pressure_file(root: Path) -> PressureFile | None:

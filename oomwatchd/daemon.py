@@ -117,7 +117,7 @@ class Daemon:
         spawn = machine.spawn_auditor
         self._exposure = Exposure(spawn) if spawn is not None else None
         self._narrator = Narrator(dry_run=dry_run)
-        self._barometer = Barometer(proc.root)
+        self._barometer = Barometer(proc.root, log.warning)
         self._own = Own()
         self._hooks = Hooks(self._record, dry_run=dry_run)
         self._alarm = Alarm(proc, self._holds, self._hooks, self._record, dry_run=dry_run)

@@ -15,9 +15,10 @@ from fakeproc import Fake, FakeProc
 from snapshots import turn
 from test_incidents import incident
 
+from oomwatchd.barometer import Barometer
 from oomwatchd.cli.failure import Failure
 from oomwatchd.cli.rank import Program
-from oomwatchd.cli.top.reading import KILLS_SHOWN, Daemon, Gauge, KillsOnDisk
+from oomwatchd.cli.top.reading import KILLS_SHOWN, Daemon, KillsOnDisk, unsaid
 from oomwatchd.cli.top.rules import LAST_WAIT_SECONDS, Rules
 from oomwatchd.incidents import Incidents
 from oomwatchd.kernel.proc import ProcFs
@@ -249,7 +250,7 @@ def test_without_a_file_there_are_no_rules_and_it_says_so(directory: Path, proc:
 
 def test_the_level_is_that_of_the_configuration_and_holds_as_long(fake: FakeProc) -> None:
     fake.pressure(some=50.0)
-    gauge = Gauge(fake.root)
+    gauge = Barometer(fake.root, unsaid)
     settings = PressureSettings(clear_after_seconds=30.0)
     gauge.read(settings, 1000.0)
     high = gauge.level
@@ -263,7 +264,7 @@ def test_the_level_is_that_of_the_configuration_and_holds_as_long(fake: FakeProc
 
 
 def test_a_kernel_without_pressure_has_none(fake: FakeProc) -> None:
-    gauge = Gauge(fake.root)
+    gauge = Barometer(fake.root, unsaid)
     gauge.read(PressureSettings(), 1000.0)
 
     assert (gauge.pressure, gauge.level) == (None, "ok")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from oomwatchd.barometer import Barometer
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import Failure
 from oomwatchd.cli.rank import PAGE_BYTES, Ranking, read_ranking
@@ -15,11 +16,8 @@ from oomwatchd.cli.top.rules import Rules
 from oomwatchd.incident import Incident
 from oomwatchd.incidents import Entry, entry, ours
 from oomwatchd.kernel.proc import ProcFs
-from oomwatchd.kernel.psi import PressureFile
-from oomwatchd.model import Level, Pressure, PressureSettings
 from oomwatchd.paths import incidents_directory, runtime_directory, status_socket
 from oomwatchd.policy.badness import Candidate
-from oomwatchd.policy.pressure import PressureState, advance, level
 
 DAEMON_SECONDS: Final = 10.0  # between two questions, as the answer names all its processes
 ANSWER_SECONDS: Final = 0.5
@@ -35,7 +33,7 @@ class Reader:
     def __init__(self, proc: ProcFs, rules: Rules) -> None:
         self._proc = proc
         self._rules = rules
-        self._gauge = Gauge(proc.root)
+        self._gauge = Barometer(proc.root, unsaid)
         self._daemon = Daemon(status_socket(runtime_directory(os.environ)))
         self._kills = KillsOnDisk(incidents_directory(os.environ))
 
@@ -119,35 +117,6 @@ class Reader:
             yield f"not known without root: {unknown}"
 
 
-class Gauge:
-    """Memory pressure, and the level that it amounts to by the configuration."""
-
-    def __init__(self, root: Path) -> None:
-        self.pressure: Pressure | None = None
-        self.level: Level = "ok"
-        self._state = PressureState()
-        try:
-            self._file: PressureFile | None = PressureFile(root)
-        except OSError:  # no PSI in this kernel
-            self._file = None
-
-    def read(self, settings: PressureSettings, now_seconds: float) -> None:
-        if self._file is None:
-            return
-        try:
-            self.pressure = self._file.read()
-        except OSError:  # EOPNOTSUPP: there, but switched off
-            self._file.close()
-            self._file = self.pressure = None
-            return
-        self._state = advance(self._state, self.pressure, settings, now_seconds)
-        self.level = level(self._state, settings, now_seconds)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
 class Daemon:
     """What the daemon alone knows."""
 
@@ -209,3 +178,7 @@ def told(incident: Incident) -> Kill:
         victim.rule,
         incident.diagnosis.kind,
     )
+
+
+def unsaid(_format: str, *_values: object) -> None:
+    """The level is on the screen; a line of a log would go through it."""
