@@ -85,8 +85,14 @@ def unfed_seconds(machine: Machine) -> float:
 
 def log(machine: Machine) -> list[str]:
     """What the daemon has logged since boot."""
+    sync_journal(machine)
     journal = machine.run("journalctl", "-b", "--no-pager", "-o", "cat", "-u", "oomwatchd")
     return journal.splitlines()
+
+
+def sync_journal(machine: Machine) -> None:
+    """Wait until what has been logged is there to be read."""
+    machine.wait("the journal is up to date", lambda: not machine.status("journalctl", "--sync"))
 
 
 def adj(machine: Machine, pid: int) -> int | None:
@@ -111,7 +117,7 @@ def killed_by_kernel(machine: Machine) -> list[int]:
 
     The journal may have been killed itself, and reads on where it left off when it is back.
     """
-    machine.wait("the journal is up to date", lambda: not machine.status("journalctl", "--sync"))
+    sync_journal(machine)
     reports = machine.sh("journalctl -b -k --no-pager -o cat | grep 'Killed process' || true")
     return [
         int(pid) for pid in re.findall(r"(?m)^.*ut of memory.*: Killed process (\d+) ", reports)

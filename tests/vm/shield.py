@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from .machine import Machine
-from .service import WORK, alive
+from .service import WORK, alive, sync_journal
 
 USER_MANAGER: Final = "/user.slice/user-1000.slice/user@1000.service"
 MANAGER_SCOPE: Final = f"{USER_MANAGER}/init.scope"
@@ -116,8 +116,8 @@ class Scope:
         state = machine.wait(f"{name} has started", self._told)
         self.main: int = state["main"]
         self.workers: list[int] = state["workers"]
-        # systemd-run asks for the scope, and goes on when it has it.
-        self.cgroup = machine.wait(f"{self.unit} is there", lambda: cgroup(machine, self.main))
+        # systemd-run goes on when it has it; where its processes are now depends on the rules.
+        self.cgroup = f"{USER_MANAGER}/app.slice/{self.unit}"
 
     def _told(self) -> dict[str, Any] | None:
         text = self._machine.get(self.state)
@@ -164,9 +164,18 @@ def pressure_percent(machine: Machine) -> float:
 
 
 def killed_by_oomd(machine: Machine) -> list[str]:
-    """The cgroups that systemd-oomd says it has killed since boot, in order."""
+    """The cgroups that systemd-oomd says it has killed since boot, in order.
+
+    It says so after the kill.
+    """
+    sync_journal(machine)
     said = machine.sh("journalctl -b -u systemd-oomd --no-pager -o cat | cat")
     return re.findall(r"(?m)^(?:Killed|Marked) (\S+) (?:for killing )?due to", said)
+
+
+def last_killed(machine: Machine) -> str:
+    """The one that systemd-oomd has killed last; empty if none."""
+    return next(reversed(killed_by_oomd(machine)), "")
 
 
 def calm(machine: Machine) -> None:

@@ -110,7 +110,7 @@ def test_with_oom_policy_stop_systemd_ends_the_run_that_the_kernel_spared(
     protected.wait("the unit has ended", lambda: limited.result() == "oom-kill")
 
     assert limited.training_pid not in limited.killed()
-    assert not alive(protected, limited.training_pid)
+    protected.wait("so has the run", lambda: not alive(protected, limited.training_pid))
     limited.stop()
 
 

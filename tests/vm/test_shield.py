@@ -19,6 +19,7 @@ from .shield import (
     end_all,
     is_marked,
     killed_by_oomd,
+    last_killed,
     leave_swap,
     other,
     ours,
@@ -33,6 +34,7 @@ from .shield import (
 pytestmark = pytest.mark.vm
 
 WATCHED_SECONDS = 60.0
+TRIES = 3
 
 
 def watched(machine: Machine, *disturb: Callable[[], object]) -> float:
@@ -57,7 +59,7 @@ def test_without_a_shield_minus_1000_does_not_save_the_trainer(session: Machine)
     has_adj(session, run.main, -1000)
 
     session.wait("the trainer is dead", lambda: not run.lives(), WATCHED_SECONDS)
-    assert killed_by_oomd(session)[-1].endswith("/trainer.scope")
+    session.wait("that was systemd-oomd", lambda: last_killed(session) == run.cgroup)
 
 
 def test_with_preference_it_and_its_session_live(session: Machine) -> None:
@@ -73,7 +75,7 @@ def test_with_preference_it_and_its_session_live(session: Machine) -> None:
     assert session_lives(session)
     assert is_marked(session, run.cgroup)
     assert is_marked(session, MANAGER_SCOPE)
-    assert killed_by_oomd(session)[-1].endswith("/other.scope")
+    assert last_killed(session).endswith("/other.scope")
 
 
 def test_with_a_scope_of_its_own_it_and_its_session_live(session: Machine) -> None:
@@ -125,7 +127,7 @@ def test_a_mark_on_a_user_s_cgroup_does_not_count_for_swap_and_the_audit_says_so
 
     swapping.wait("the trainer is dead", lambda: not run.lives(), 2 * WATCHED_SECONDS)
     assert told == "exposed"
-    assert killed_by_oomd(swapping)[-1].endswith("/trainer.scope")
+    swapping.wait("that was systemd-oomd", lambda: last_killed(swapping) == run.cgroup)
 
 
 @pytest.mark.long
@@ -201,13 +203,19 @@ def test_a_mark_that_was_removed_is_back_within_half_a_second(session: Machine) 
     run = Scope(session, "trainer", program("trainer", 20))  # too small for anybody to kill
     configure(session, rule("preference").replace("interval: 1s", "interval: 1h"))
     session.wait("it is marked", lambda: is_marked(session, run.cgroup))
-    took = session.sh(
+
+    # A machine that has to wait for processors makes it later, never sooner.
+    assert any(unmarked_seconds(session, run) < 0.5 for _ in range(TRIES))
+
+
+def unmarked_seconds(machine: Machine, run: Scope) -> float:
+    """How long the scope is without its mark once that has been removed."""
+    took_ns = machine.sh(
         f"setfattr -x user.oomd_omit /sys/fs/cgroup{run.cgroup}; a=$(date +%s%N);"
         f"until getfattr -n user.oomd_omit /sys/fs/cgroup{run.cgroup} >/dev/null 2>&1;"
         "do :; done; echo $(($(date +%s%N) - a))"
     )
-
-    assert int(took) < 0.5e9
+    return int(took_ns) / 1e9
 
 
 def set_property(machine: Machine, run: Scope) -> None:
@@ -242,8 +250,8 @@ def test_killed_the_daemon_leaves_marks_that_the_next_one_takes_back(session: Ma
     session.run("kill", "-9", str(main_pid(session)))
     session.wait("systemd has restarted it", lambda: is_active(session))
 
-    session.wait("the mark is gone", lambda: not is_marked(session, run.cgroup))
-    assert not is_marked(session, MANAGER_SCOPE)
+    marked = (run.cgroup, MANAGER_SCOPE)
+    session.wait("the marks are gone", lambda: not any(is_marked(session, one) for one in marked))
 
 
 def quoted(command: str) -> str:
