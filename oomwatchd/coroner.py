@@ -21,6 +21,7 @@ from oomwatchd.kernel.oom import OomReport, kernel_kills
 from oomwatchd.kernel.oomreport import OomReports
 from oomwatchd.model import Config, Gone, Level, Pressure, Tracked
 from oomwatchd.policy.causes import SAME_SECONDS
+from oomwatchd.policy.remembered import Remembered
 from oomwatchd.population import Moment
 from oomwatchd.postmortem import Clocks, incident
 from oomwatchd.record import Kept, Record
@@ -64,7 +65,9 @@ class Coroner:
         boot_id: str,
         *,
         page_bytes: int,
+        remembered: Remembered | None = None,
     ) -> None:
+        """*remembered*: who was under rules of the daemon before this one."""
         self._log = sources.log
         self._kills = sources.kills
         self._history = history
@@ -78,6 +81,7 @@ class Coroner:
         self._incidents = incidents
         self._scribe = Scribe(incidents)
         self._page_bytes = page_bytes
+        self._remembered = remembered or Remembered()
         self._record = record
         self._reports = OomReports(page_bytes)
         self._started_boot_seconds = NEVER
@@ -166,13 +170,14 @@ class Coroner:
 
     def _incident(self, case: Case, now: Moment) -> Incident:
         memory = self._sampler.memory
+        is_past = self._is_past(case)
         return incident(
-            case,
+            self._remembered.with_rules(case) if is_past else case,
             self._history,
             Machine(memory.total_bytes, memory.swap_total_bytes, self._page_bytes),
             Clocks(time.time(), now.boot_seconds, now.seconds),
             local_name,
-            while_down=self._is_past(case),
+            while_down=is_past,
         )
 
     def bury(self, gone: Sequence[Gone], killed: Sequence[int], now: Moment, *, deaf: bool) -> None:

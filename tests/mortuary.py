@@ -20,6 +20,8 @@ from oomwatchd.kernel.counters import OomKills
 from oomwatchd.kernel.kmsg import KernelLog
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.model import Config, Gone, IncidentSettings, ProcessId, Tracked
+from oomwatchd.policy.plan import Claim
+from oomwatchd.policy.remembered import Remembered
 from oomwatchd.population import Moment
 from oomwatchd.record import Kept, Record
 from oomwatchd.sampler import Sampler
@@ -51,6 +53,7 @@ def coroner_over(
     record: Record,
     oomd: OomdSignals | None = None,
     journal: JournalEntries | None = None,
+    remembered: Remembered | None = None,
 ) -> Coroner:
     """*log*: what has not been read of the kernel's, errors among it."""
 
@@ -63,7 +66,10 @@ def coroner_over(
     history, cgroup_root = History(600.0), state / "cgroup"
     sampler = Sampler(proc, history, SlowReader(), cgroup_root=cgroup_root, our_pid=NOBODY_PID)
     sources = Sources(KernelLog(NOWHERE, read=read), OomKills(proc.root), oomd, journal)
-    return Coroner(sources, history, sampler, incidents, record, BOOT_ID, page_bytes=RAM_PAGE_BYTES)
+    return Coroner(
+        sources, history, sampler, incidents, record, BOOT_ID,
+        page_bytes=RAM_PAGE_BYTES, remembered=remembered,
+    )  # fmt: skip
 
 
 def set_kills(fake: FakeProc, count: int) -> None:
@@ -106,6 +112,7 @@ class Mortuary:
         self.log: deque[bytes | int] = deque()  # what has not been read of it, errors among it
         self.tracked: list[Tracked] = []
         self.met = 0
+        self.claims: list[tuple[ProcessId, Claim]] = []  # that the daemon before has left
         self.deaf = True  # no news of processes: who is gone may have been killed, or not
         self.set_kills(0)
         self.start()
@@ -122,8 +129,9 @@ class Mortuary:
         if self._journalctl is not None:
             self.journal = JournalEntries(self._journalctl, self.unix_seconds)
         self.coroner = coroner_over(
-            self.proc, self.state, self.log, incidents, self.record, self.oomd, self.journal
-        )
+            self.proc, self.state, self.log, incidents, self.record, self.oomd, self.journal,
+            Remembered(self.claims),
+        )  # fmt: skip
         self.coroner.configure(Config(incidents=IncidentSettings(keep=self.keep)))
         self.turn()
 

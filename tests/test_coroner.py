@@ -20,6 +20,8 @@ from oomwatchd.incident import Incident
 from oomwatchd.incidents import Incidents
 from oomwatchd.kernel.kmsg import DRAIN_RECORDS_MAX
 from oomwatchd.kernel.proc import ProcFs
+from oomwatchd.model import ProcessId
+from oomwatchd.policy.plan import Claim
 from oomwatchd.record import Kept, Record
 from oomwatchd.sampler import Sampler
 from oomwatchd.scribe import WAITING_MAX
@@ -306,6 +308,34 @@ def test_a_kill_from_before_our_start_is_found_and_marked(mortuary: Mortuary) ->
     assert made.while_down
     assert made.case.boot_seconds == pytest.approx(24.28572)  # by the log's own clock
     assert made.past.samples == ()
+
+
+def test_of_a_kill_that_nobody_watched_the_rule_is_the_one_that_the_last_daemon_knew(
+    mortuary: Mortuary,
+) -> None:
+    mortuary.claims = [
+        (ProcessId(278, 7), Claim("long gone", "matched", before=0, ours=frozenset({300}))),
+        (ProcessId(278, 9), Claim("training", "matched", before=0, ours=frozenset({300}))),
+    ]
+    [told] = mortuary.restart(capture(OWN_LIMIT))
+
+    assert only(mortuary).victim.rule == told.rule == "training"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Claim("training", "matched", before=0, ours=frozenset({-900})),
+        Claim("training", "released", before=0, ours=frozenset({300})),
+        Claim("training", "heir", before=0, ours=frozenset({300})),
+    ],
+    ids=["it died with another value", "it was under the rule no more", "it had the value alone"],
+)
+def test_of_that_pid_somebody_else_may_have_been_killed(mortuary: Mortuary, claim: Claim) -> None:
+    mortuary.claims = [(ProcessId(278, 9), claim)]
+    mortuary.restart(capture(OWN_LIMIT))
+
+    assert only(mortuary).victim.rule is None
 
 
 def test_all_that_was_in_the_log_is_of_before_also_if_it_takes_many_turns_to_read(

@@ -36,6 +36,7 @@ from oomwatchd.paths import (
     runtime_directory,
     status_socket,
 )
+from oomwatchd.policy.remembered import Remembered
 from oomwatchd.record import Record
 from oomwatchd.sampler import Sampler
 from oomwatchd.server import Reporter
@@ -101,12 +102,13 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
         features = probe()
         greet(path, loaded, reporter.address, features)
         proc = ProcFs()
+        ledger = opened_ledger(ledger_path(directory), proc.boot_id(), dry_run=dry_run)
         daemon = Daemon(
             loaded,
             lambda: loaded_config(path),
             reporter.rebind,
             proc,
-            opened_ledger(ledger_path(directory), proc.boot_id(), dry_run=dry_run),
+            ledger,
             features,
             Machine(
                 ram_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -123,6 +125,7 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
                     proc,
                     loaded.config,
                     incidents_directory(environment),
+                    Remembered(ledger.claims()),
                     systemd=not features["systemd"],
                 ),
             ),
@@ -136,7 +139,13 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
 
 
 def coroner(
-    proc: ProcFs, config: Config, directory: Path, record: Record, *, systemd: bool
+    proc: ProcFs,
+    config: Config,
+    directory: Path,
+    remembered: Remembered,
+    record: Record,
+    *,
+    systemd: bool,
 ) -> Coroner:
     """*systemd*: it runs this machine.  Raises OSError, where /proc shows processes alone."""
     history = History(config.incidents.history_seconds)
@@ -153,6 +162,7 @@ def coroner(
         record,
         proc.boot_id(),
         page_bytes=os.sysconf("SC_PAGE_SIZE"),
+        remembered=remembered,
     )
 
 

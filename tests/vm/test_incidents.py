@@ -214,7 +214,7 @@ def test_a_kill_while_the_daemon_was_down_is_found_once(stage: Machine) -> None:
     made = only_new(stage, known)
 
     assert (made["killer"], made["scope"], made["while_down"]) == ("cgroup", SCOPE, True)
-    assert made["victim"]["pid"] == worker
+    assert (made["victim"]["pid"], made["victim"]["rule"]) == (worker, "jobs")
     assert made["limit_bytes"] == 150 << 20
     assert made["history"] == []
     assert told_again(stage, known) == [made["id"]]
