@@ -16,6 +16,7 @@ from .service import (
     has_adj,
     log,
     main_pid,
+    metrics,
     oom_kills,
     start,
     stop,
@@ -31,6 +32,7 @@ interval: 1s
 rules:
   - {name: jobs, match: {script: [eater.py, cast.py]}, oom_score_adj: 300}
 """
+JOBS_PROCESSES = 'oomwatchd_rule_processes{rule="jobs"}'
 TELL = f"{WORK}/tell"
 HOOK = """\
 #!/bin/sh
@@ -207,6 +209,8 @@ def test_a_kill_while_the_daemon_was_down_is_found_once(stage: Machine) -> None:
     known = ids(stage)
     limited = ("MemoryMax=150M", "MemorySwapMax=0", "OOMPolicy=continue")
     _, worker = cast(stage, "--hold-mib", "40", "--worker-mib", "20", properties=limited)
+    # Not by its value, which it has from its parent.
+    stage.wait("the worker is known", lambda: metrics(stage).get(JOBS_PROCESSES) == 2.0)
     stage.run("systemctl", "stop", "oomwatchd")
     let_go(stage)
     died(stage, worker)
