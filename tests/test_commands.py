@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from commands import (
 )
 
 from oomwatchd import __version__
+from oomwatchd.cli import exits
 from oomwatchd.cli.main import main
 
 # -- usage -----------------------------------------------------------------------------------------
@@ -34,7 +36,7 @@ from oomwatchd.cli.main import main
         (["check", "--nonsense"], "unrecognized arguments: --nonsense"),
         (["check", "a", "b"], "unrecognized arguments: b"),
         (["explain"], "oomwatchd explain: the following arguments are required: PID"),
-        (["explain", "abc"], "argument PID: invalid int value: 'abc'"),
+        (["explain", "abc"], "argument PID: 'abc' is no pid such as 4711"),
         (["run", "-c"], "argument -c/--config: expected one argument"),
         (["--nonsense", "check"], "unrecognized arguments: --nonsense"),
     ],
@@ -137,7 +139,14 @@ def test_check_as_json(config: Path, match: subprocess.Popen[bytes]) -> None:
     document = json.loads(result.stdout)
 
     assert result.returncode == 0
-    assert list(document) == ["faults", "warnings", "not_carried_out", "promises_broken", "rules"]
+    assert list(document) == [
+        "faults",
+        "warnings",
+        "not_carried_out",
+        "promises_broken",
+        "rules",
+        "not_known",
+    ]
     assert [list(rule) for rule in document["rules"]] == [
         ["name", "oom_score_adj", "processes"]
     ] * 2
@@ -154,7 +163,14 @@ def test_faults_as_json(broken: Path) -> None:
     document = json.loads(result.stdout)
 
     assert result.returncode == 1
-    assert list(document) == ["faults", "warnings", "not_carried_out", "promises_broken", "rules"]
+    assert list(document) == [
+        "faults",
+        "warnings",
+        "not_carried_out",
+        "promises_broken",
+        "rules",
+        "not_known",
+    ]
     places = [(fault["line"], fault["column"]) for fault in document["faults"]]
 
     assert places == [(1, 1), (4, 12), (5, 20)]
@@ -239,14 +255,107 @@ def test_an_ordinary_user_sees_what_the_kernel_shows_him(
     assert read["exe"] is None  # another's program may not be seen
 
 
-@pytest.mark.parametrize("arguments", [["check"], ["explain", os.getpid(), "-c"]])
-def test_a_reader_that_has_seen_enough_is_no_fault(arguments: list[object], config: Path) -> None:
+# -- where the answer goes -------------------------------------------------------------------------
+
+COMMANDS = (["check"], ["explain", os.getpid(), "-c"], ["rank", "-c"], ["audit", "-c"])
+
+
+@pytest.mark.parametrize("arguments", [*COMMANDS, ["check", "--json"], ["rank", "--help"]])
+def test_a_reader_that_has_seen_enough_changes_nothing(
+    arguments: list[object], config: Path
+) -> None:
+    """Not even the answer that the exit status is."""
+    usual = run(*arguments, config).returncode
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "oomwatchd", *map(str, arguments), str(config)]
-    result = subprocess.run(
-        command, cwd=REPOSITORY, stdout=writing, stderr=subprocess.PIPE, check=False
-    )
+    result = writing_to(writing, *arguments, config)
     os.close(writing)
 
-    assert (result.returncode, result.stderr) == (0, b"")
+    assert (result.returncode, result.stderr) == (usual, "")
+
+
+@pytest.mark.parametrize("arguments", [*COMMANDS, ["check", "--json"], ["rank", "--help"]])
+def test_an_answer_that_cannot_be_written_is_status_74(
+    arguments: list[object], config: Path
+) -> None:
+    with open("/dev/full", "w") as full:
+        result = writing_to(full.fileno(), *arguments, config)
+
+    assert result.returncode == exits.UNWRITTEN
+    assert result.stderr == (
+        "oomwatchd: the answer could not be written: No space left on device\n"
+    )
+
+
+def writing_to(fd: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "oomwatchd", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=REPOSITORY, stdout=fd, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_with_standard_streams_closed_the_status_is_the_same(
+    arguments: list[object], closed: str, config: Path
+) -> None:
+    usual = run(*arguments, config).returncode
+    command = [sys.executable, "-m", "oomwatchd", *map(str, arguments), str(config)]
+    result = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *command],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (result.returncode, result.stderr) == (usual, "")
+
+
+# -- what an ordinary user may not read ------------------------------------------------------------
+
+
+@pytest.fixture
+def by_program(public_directory: Path) -> Iterator[tuple[Path, int]]:
+    """Rules of which one asks for the program's file; and a process of root's, at whose end is
+    that one alone."""
+    config = written(
+        public_directory / "by-program.yaml",
+        "rules:\n"
+        "  - {name: others, match: {name: no-such-program}, oom_score_adj: 5}\n"
+        "  - {name: sleepers, match: {name: sleep, exe: '*/sleep'}, oom_score_adj: 300}\n",
+    )
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield config, process.pid
+        process.kill()
+
+
+@needs_root
+def test_what_may_not_be_read_is_said_to_be_unknown_and_not_a_no(
+    by_program: tuple[Path, int],
+) -> None:
+    config, pid = by_program
+    explained = run_as_nobody("explain", pid, "-c", config)
+    one = run_as_nobody("audit", "-c", config, "--pid", pid)
+    audited = run_as_nobody("audit", "-c", config)
+    checked = run_as_nobody("check", config)
+    document = json.loads(run_as_nobody("check", config, "--json").stdout)
+
+    assert explained.returncode == exits.NOT_PERMITTED
+    assert "not known: exe may not be read by you" in explained.stdout
+    assert explained.stdout.endswith(
+        "Whether rule sleepers matches hangs on its exe: try as root.\n"
+    )
+    assert (one.returncode, "try as root" in one.stderr) == (exits.NOT_PERMITTED, True)
+    assert audited.returncode == exits.NOT_PERMITTED
+    assert "No process that runs now is under a rule, as far as may be seen" in audited.stdout
+    assert "a rule that asks for exe (sleepers), which may not be read" in checked.stdout
+    assert {"pid": pid, "rule": "sleepers", "key": "exe"} in document["not_known"]
+
+
+@needs_root
+def test_to_root_all_of_that_is_known(by_program: tuple[Path, int]) -> None:
+    config, pid = by_program
+    explained = run("explain", pid, "-c", config, "--json")
+    document = json.loads(run("check", config, "--json").stdout)
+
+    assert explained.returncode == 0
+    assert json.loads(explained.stdout)["not_known"] is None
+    assert document["not_known"] == []

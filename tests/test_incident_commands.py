@@ -281,7 +281,6 @@ def test_a_unit_is_found_by_its_name(
         (CONTAINER[7:19], exits.FINE),  # what `docker ps` shows of it
         ("/system.slice/docker-0123", exits.NO),
         ("fedcba", exits.NO),
-        ("", exits.NO),
     ],
 )
 def test_a_container_is_found_by_its_cgroup_or_its_id(
@@ -324,6 +323,43 @@ def test_the_newest_of_several_is_told(kept: Incidents, capsys: pytest.CaptureFi
     assert json.loads(text)["id"] == made.id
 
 
+def test_an_old_kill_of_a_unit_is_no_answer_while_a_new_one_may_be_written(
+    kept: Incidents, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept.write(killed(20 * 3600))
+    made = killed(0)
+    later = threading.Timer(0.3, lambda: kept.write(made))
+    later.start()
+    _, text = said(capsys, "why", "--unit", "train", "--wait", "20s", "--json")
+    later.join()
+
+    assert json.loads(text)["id"] == made.id
+    assert ask(capsys, "--unit", "train") == exits.FINE
+
+
+@pytest.mark.parametrize(
+    ("seconds_before", "status"), [(10, exits.FINE), (3600, exits.NO)], ids=["just", "long"]
+)
+def test_who_is_cleared_up_after_a_kill_does_not_hide_it(
+    kept: Incidents, capsys: pytest.CaptureFixture[str], seconds_before: int, status: int
+) -> None:
+    """A supervisor ends the rest of the unit by SIGKILL; or somebody has sent one today."""
+    kept.write(killed(50 + seconds_before))
+    kept.write(killed(50, case=CASE._replace(killer="unknown", scope="unknown")))
+
+    assert ask(capsys, "--unit", "train") == status
+
+
+def test_whom_the_incident_is_told_of_counts_also_where_the_list_of_victims_was_cut(
+    kept: Incidents, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = killed(case=CASE._replace(killer="oom_group"))
+    chief = TRAINER._replace(pid=ENDED_PID + 7)
+    kept.write(made._replace(victim=chief))
+
+    assert ask(capsys, "--pid", str(ENDED_PID + 7)) == exits.FINE
+
+
 def test_a_pipeline_that_asks_at_once_waits_for_the_incident_to_be_written(
     kept: Incidents, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +398,10 @@ def test_a_child_that_nobody_has_waited_for_counts_as_ended(
         ["--pid", "1", "--unit", "x"],
         ["--pid", "1", "--since", "soon"],
         ["--pid", "1", "--wait", "5"],
+        ["--pid", "-5"],
+        ["--pid", "0"],
+        ["--unit", ""],
+        ["--cgroup", " "],
     ],
 )
 def test_a_question_that_is_none_is_a_usage_fault(words: list[str]) -> None:

@@ -106,9 +106,9 @@ MAY_USE = {
     "logging": {"journal"},
     "journal": {"daemon", "cli.run"},
     "subprocess": set[str](),
-    "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "incidents", "cli.main"},
-    "O_RDWR": {"kernel.psi"},  # a pressure trigger is set by writing to the file
-    "open for writing": {"ledger", "incidents"},
+    "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "incidents", "cli.table"},
+    "O_RDWR": {"kernel.psi", "cli.main"},  # a pressure trigger is set by writing to the file
+    "open for writing": {"ledger", "incidents", "cli.main"},  # or standard output
     "write_text": {"cli.stored"},  # the page that was asked for
     "write_bytes": set[str](),
     "setxattr": {"kernel.mark"},

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.cli.rank import PAGE_BYTES, rank, read_ranking
+from oomwatchd.cli.rank import PAGE_BYTES, Names, rank, read_ranking
+from oomwatchd.cli.verdict import Judge
 from oomwatchd.kernel.proc import Look, ProcFs
+from oomwatchd.model import Config, Match, Rule
 
 FIELDS = ["pid", "name", "oom_score_adj", "memory_bytes", "points_pages", "killable", "rule"]
 STAT = (
@@ -60,10 +62,14 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine.close()
 
 
-def no_rule(_pid: int) -> str | None:
-    return None
+def named(machine: Machine, **rules: str) -> Names:
+    """Each process of a name is under the rule given for it."""
+    made = tuple(Rule(rule, Match(name=(comm,)), 0) for comm, rule in rules.items())
+    config = Config(made, kubernetes_pods="manage")  # that machine has no cgroups
+    return Names(Judge(config, machine))
 
 
+NO_RULES = Names(None)
 TEXT = Namespace(all=False, json=False, config=None)
 TEXT_ALL = Namespace(all=True, json=False, config=None)
 JSON = Namespace(all=False, json=True, config=None)
@@ -78,9 +84,9 @@ def test_the_worked_example_shows_its_arithmetic(
     machine.add(13, "browser", 200, 2 * GIB_KIB)
     machine.add(14, "agent", 300, 13_107 * 4)
     machine.add(15, "guard", -1000, GIB_KIB)
-    rules = {11: "model-training", 12: "database"}
+    names = named(machine, trainer="model-training", db="database")
 
-    assert rank(TEXT_ALL, machine, rules.get) == 0
+    assert rank(TEXT_ALL, machine, names) == 0
     assert capsys.readouterr().out.splitlines() == [
         "32.0 GiB in all (RAM 32.0 GiB, swap 0.0 MiB): 1 adj = 32.8 MiB here",
         "",
@@ -99,9 +105,9 @@ def test_json_has_the_fields_of_the_contract_in_order_of_death(
     machine.add(12, "db", -900, 8 * GIB_KIB)
     machine.add(15, "guard", -1000, GIB_KIB)
     machine.add(13, "browser", 200, 2 * GIB_KIB)
-    rules = {12: "database"}
+    names = named(machine, db="database")
 
-    assert rank(JSON_ALL, machine, rules.get) == 0
+    assert rank(JSON_ALL, machine, names) == 0
     listed = json.loads(capsys.readouterr().out)
     assert listed == [
         {
@@ -141,7 +147,7 @@ def test_without_all_json_has_every_process_that_can_be_killed_and_no_other(
     for pid in range(100, 150):
         machine.add(pid, "cat", 0, pid)
     machine.add(15, "guard", -1000, GIB_KIB)
-    rank(JSON, machine, no_rule)
+    rank(JSON, machine, NO_RULES)
 
     pids = [entry["pid"] for entry in json.loads(capsys.readouterr().out)]
 
@@ -154,7 +160,7 @@ def test_without_all_text_has_twenty_rows_and_says_how_many_more(
     for pid in range(100, 150):
         machine.add(pid, "cat", 0, pid)
     machine.add(15, "guard", -1000, GIB_KIB)
-    rank(TEXT, machine, no_rule)
+    rank(TEXT, machine, NO_RULES)
 
     lines = capsys.readouterr().out.splitlines()
 
@@ -178,7 +184,7 @@ def test_a_setting_that_overrules_the_order_is_said_above_it(
 ) -> None:
     machine.set(machine.root, "panic_on_oom", 2)
     machine.set(machine.root, "oom_kill_allocating_task", 1)
-    rank(TEXT, machine, no_rule)
+    rank(TEXT, machine, NO_RULES)
 
     _, panic, allocating, *_ = capsys.readouterr().out.splitlines()
 
@@ -192,7 +198,7 @@ def test_remarks_do_not_spoil_the_json(
     machine.add(13, "browser", 200, 2 * GIB_KIB)
     machine.add(14, "secret", 0, 2 * GIB_KIB)
     machine.forbidden.add(14)
-    rank(JSON, machine, no_rule)
+    rank(JSON, machine, NO_RULES)
 
     captured = capsys.readouterr()
 
@@ -215,3 +221,32 @@ def test_in_a_container_it_says_that_the_rest_is_not_seen(machine: Machine) -> N
     (machine.root / "self/ns/pid").touch()  # with an inode number of its own
 
     assert read_ranking(machine).remarks == ["not seen: processes outside of this container"]
+
+
+def test_whose_rule_hangs_on_what_may_not_be_read_has_a_question_mark(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That machine shows no program's file."""
+    machine.add(12, "db", -900, 8 * GIB_KIB)
+    machine.add(13, "browser", 200, 2 * GIB_KIB)
+    by_file = Rule("database", Match(name=("db",), exe=("/usr/bin/db",)), -900)
+    rank(TEXT, machine, Names(Judge(Config((by_file,)), machine)))
+    rows = capsys.readouterr().out.splitlines()
+    rank(JSON, machine, Names(Judge(Config((by_file,)), machine)))
+    captured = capsys.readouterr()
+
+    assert [line.split()[-1] for line in rows if " db " in line] == ["?"]
+    assert rows[-1].startswith("not known: whether 1 process is under a rule that asks for exe ")
+    assert {entry["rule"] for entry in json.loads(captured.out)} == {None}
+    assert captured.err.rstrip("\n") == rows[-1]
+
+
+def test_with_a_configuration_that_cannot_be_read_the_order_is_shown_without_rules(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.add(13, "browser", 200, 2 * GIB_KIB)
+    rank(TEXT, machine, Names(None, "/etc/oomwatchd.yaml: Permission denied"))
+    lines = capsys.readouterr().out.splitlines()
+
+    assert "browser" in lines[-2]
+    assert lines[-1] == "rules not named: /etc/oomwatchd.yaml: Permission denied"

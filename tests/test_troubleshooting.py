@@ -171,7 +171,7 @@ def test_every_message_is_one_that_the_program_gives(tmp_path: Path) -> None:
     lines |= {line for text in WARNED.values() for line in warnings_of(text)}
     lines |= {*in_time(), *whose_file(tmp_path), *of_commands(tmp_path)}
     lines |= set(pending(Config(on_incident=("/usr/local/bin/tell",)), {}))
-    lines.add(conclusion(Verdict("python3", None, "", (), None, 0, None)))
+    lines.add(conclusion(Verdict("python3", None, "", (), None, 0, None, None)))
     lines |= {*of_a_port_in_use(tmp_path), *of_a_reload()}
 
     assert len(MESSAGES) > 30

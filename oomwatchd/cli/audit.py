@@ -1,7 +1,6 @@
 """``oomwatchd audit``: which killers can still take what the rules match, and what would help."""
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,9 +10,10 @@ from typing import Final, NamedTuple
 
 from oomwatchd.auditing import Killer, Standing, Subject, Verdicts
 from oomwatchd.cli import exits
+from oomwatchd.cli.arguments import process_id
 from oomwatchd.cli.failure import Failure, fail
-from oomwatchd.cli.table import bold, show, terminal_width, wrapped
-from oomwatchd.cli.verdict import Judge, Verdict, loaded
+from oomwatchd.cli.table import bold, show, show_document, terminal_width, wrapped
+from oomwatchd.cli.verdict import Doubt, Judge, Verdict, doubted, loaded, unseen_remarks
 from oomwatchd.kernel.cgroup import units_of
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.kernel.tree import CgroupTree
@@ -51,11 +51,12 @@ class Audited(NamedTuple):
 class Report(NamedTuple):
     audited: list[Audited]
     remarks: list[str]  # on what could not be seen
+    whole: bool  # nobody else may be under a rule
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rule", metavar="NAME", help="only what this rule matches")
-    parser.add_argument("--pid", type=int, metavar="N", help="only this process")
+    parser.add_argument("--pid", type=process_id, metavar="N", help="only this process")
     parser.add_argument("-c", "--config", type=Path, default=CONFIG, metavar="FILE",
                         help=f"the configuration; {CONFIG} if not given")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="a list, for programs")
@@ -78,11 +79,13 @@ def audit(arguments: argparse.Namespace, config: Config, sources: Sources) -> in
     """Raises:  Failure, if there is no such rule or process."""
     report = reported(config, sources, rule=arguments.rule, pid=arguments.pid)
     if arguments.json:
-        print(json.dumps([as_json(one) for one in report.audited], indent=2))
+        show_document([as_json(one) for one in report.audited])
         show(report.remarks, sys.stderr)
     else:
         show(as_text(report), sys.stdout)
-    return exits.NO if exposures(report.audited) else exits.FINE
+    if exposures(report.audited):
+        return exits.NO
+    return exits.FINE if report.whole else exits.NOT_PERMITTED
 
 
 # -- finding out -----------------------------------------------------------------------------------
@@ -96,32 +99,39 @@ def reported(
     if rule is not None and rule not in names:
         raise Failure(f"there is no rule {rule}; there are: {', '.join(names)}", exits.NO)
     pids = [pid] if pid is not None else sorted(map(int, sources.proc.listing()))
-    targets, unseen = matched(Judge(config, sources.proc), pids)
+    targets, doubts, hidden = matched(Judge(config, sources.proc), pids)
     if pid is not None and not targets:
+        unseen = hidden or doubts
         reason = "may not be seen by you: try as root" if unseen else "is under no rule"
         raise Failure(f"process {pid} {reason}", exits.NOT_PERMITTED if unseen else exits.NO)
+    doubts = [doubt for doubt in doubts if rule in (None, doubt.rule.name)]
     targets = [target for target in targets if rule in (None, target.rule.name)]
     subjects, around = survey(targets, sources)
     auditor = Auditor(around)
     audited = [Audited(subject, auditor.verdicts(subject)) for subject in subjects]
-    remarks = [f"not seen: {around.hidden}; try as root"] if around.hidden else []
-    return Report(audited, remarks)
+    remarks = [*doubted(doubts), *unseen_remarks(hidden)]
+    if around.hidden:
+        remarks.append(f"not seen: {around.hidden}; try as root")
+    return Report(audited, remarks, whole=not (doubts or hidden))
 
 
-def matched(judge: Judge, pids: Iterable[int]) -> tuple[list[Target], int]:
-    """Those of *pids* that rules match, and the number of those that we may not find out about."""
+def matched(judge: Judge, pids: Iterable[int]) -> tuple[list[Target], list[Doubt], int]:
+    """Those of *pids* that rules match, those that may be, and how many may not be seen at all."""
     targets: list[Target] = []
-    unseen = 0
+    doubts: list[Doubt] = []
+    hidden = 0
     for pid in pids:
         try:
             verdict = judge.verdict(pid)
         except PermissionError:
-            unseen += 1
+            hidden += 1
             continue
+        if verdict is not None and verdict.doubt is not None:
+            doubts.append(verdict.doubt)
         target = None if verdict is None else target_of(verdict)
         if target is not None:
             targets.append(target)
-    return targets, unseen
+    return targets, doubts, hidden
 
 
 def target_of(verdict: Verdict) -> Target | None:
@@ -181,7 +191,7 @@ def as_text(report: Report) -> Iterator[str]:
         yield ""
     for remark in report.remarks:
         yield from wrapped("", remark, width)
-    yield from wrapped("", summary(report.audited), width)
+    yield from wrapped("", summary(report), width)
 
 
 def kind(one: Audited) -> object:
@@ -221,9 +231,11 @@ def heading(alike: list[Audited]) -> str:
     )
 
 
-def summary(audited: list[Audited]) -> str:
+def summary(report: Report) -> str:
+    audited = report.audited
     if not audited:
-        return "No process that runs now is under a rule."
+        known = "" if report.whole else ", as far as may be seen by you"
+        return f"No process that runs now is under a rule{known}."
     number = f"{len(audited)} process{'es' * (len(audited) != 1)}"
     counts = exposures(audited)
     if not counts:

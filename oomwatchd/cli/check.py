@@ -1,7 +1,6 @@
 """``oomwatchd check``: what is wrong with a configuration, and what it would match now."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,8 +13,8 @@ from oomwatchd.auditing import Killer
 from oomwatchd.cli import exits
 from oomwatchd.cli.audit import FILES, target_of
 from oomwatchd.cli.failure import fail, unreadable
-from oomwatchd.cli.table import show
-from oomwatchd.cli.verdict import Judge
+from oomwatchd.cli.table import show, show_document
+from oomwatchd.cli.verdict import Doubt, Judge, doubt_as_json, doubted, unseen_remarks
 from oomwatchd.config import ConfigError, Fault, Loaded, load
 from oomwatchd.kernel.features import PROBES, missing
 from oomwatchd.kernel.proc import ProcFs
@@ -54,6 +53,7 @@ class Census(NamedTuple):
     targets: list[Target]
     seen: int
     hidden: int  # that exist and may not be read
+    doubts: dict[int, Doubt]  # by pid, of those not known to be under a rule
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             Sources(proc, CgroupTree(), FILES, partial(ask_within, within_seconds=ANSWER_SECONDS)),
         )
     if arguments.json:
-        print(json.dumps(document([], loaded.warnings, loaded.config, census, broken), indent=2))
+        show_document(document([], loaded.warnings, loaded.config, census, broken))
     else:
         show(as_text(path, loaded, census, broken), sys.stdout)
     return exits.FINE
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def report_faults(error: ConfigError, *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps(document(error.faults, error.warnings, None, None), indent=2))
+        show_document(document(error.faults, error.warnings, None, None))
         return exits.NO
     number = len(error.faults)
     show(map(str, error.faults), sys.stdout)
@@ -104,6 +104,7 @@ def taken(config: Config, proc: ProcFs) -> Census:
     judge = Judge(config, proc)
     census: dict[str, list[Matched]] = {rule.name: [] for rule in config.rules}
     targets: list[Target] = []
+    doubts: dict[int, Doubt] = {}
     seen = hidden = 0
     for pid in map(int, proc.listing()):
         try:
@@ -113,11 +114,13 @@ def taken(config: Config, proc: ProcFs) -> Census:
             continue
         if verdict is not None:
             seen += 1
+            if verdict.doubt is not None:
+                doubts[pid] = verdict.doubt
             target = target_of(verdict)
             if target is not None:
                 targets.append(target)
                 census[target.rule.name].append(Matched(pid, verdict.name))
-    return Census(census, targets, seen, hidden)
+    return Census(census, targets, seen, hidden, doubts)
 
 
 def promises_broken(targets: Sequence[Target], sources: Sources) -> list[Broken]:
@@ -148,6 +151,7 @@ def document(
     """The field names are a contract."""
     rules = config.rules if config is not None else ()
     by_rule = census.by_rule if census is not None else {}
+    doubts = census.doubts if census is not None else {}
     return {
         "faults": [fault._asdict() for fault in faults],
         "warnings": [warning._asdict() for warning in warnings],
@@ -161,6 +165,7 @@ def document(
             }
             for rule in rules
         ],
+        "not_known": [{"pid": pid, **doubt_as_json(doubt)} for pid, doubt in doubts.items()],
     }
 
 
@@ -172,8 +177,8 @@ def as_text(path: Path, loaded: Loaded, census: Census, broken: Sequence[Broken]
     yield f"{printable(str(path))}: no faults, {len(rules)} rule{'s' * (len(rules) != 1)}"
     for rule in rules:
         yield f"  {rule_line(rule, census.by_rule[rule.name])}"
-    if census.hidden:
-        yield f"{census.hidden} processes may not be seen by you, and were left out: try as root"
+    yield from doubted(list(census.doubts.values()))
+    yield from unseen_remarks(census.hidden)
 
 
 def notes(config: Config) -> list[str]:

@@ -1,7 +1,6 @@
 """``oomwatchd explain PID``: which rule decides about a process, and why the others do not."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -9,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from oomwatchd.cli import exits
+from oomwatchd.cli.arguments import process_id
 from oomwatchd.cli.failure import Failure, fail
-from oomwatchd.cli.table import Column, show, table
-from oomwatchd.cli.verdict import Judge, Verdict, loaded
+from oomwatchd.cli.table import Column, show, show_document, table
+from oomwatchd.cli.verdict import Judge, Verdict, doubt_as_json, loaded
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.model import Exe, Needs, Process, Rule, Units
 from oomwatchd.paths import CONFIG
@@ -23,7 +23,7 @@ COLUMNS: Final = (Column("RULE"), Column("ADJ", right=True), Column("MATCH"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pid", type=int, metavar="PID", help="the process")
+    parser.add_argument("pid", type=process_id, metavar="PID", help="the process")
     parser.add_argument("-c", "--config", type=Path, default=CONFIG, metavar="FILE",
                         help=f"the configuration; {CONFIG} if not given")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="all of it, for programs")
@@ -36,9 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     except Failure as failure:
         return fail("explain", failure)
     if arguments.json:
-        print(json.dumps(as_json(arguments.pid, verdict), indent=2))
+        show_document(as_json(arguments.pid, verdict))
     else:
         show(as_text(arguments.pid, verdict), sys.stdout)
+    if verdict.doubt is not None:
+        return exits.NOT_PERMITTED
     return exits.FINE if verdict.rule is not None else exits.NO
 
 
@@ -67,6 +69,7 @@ def as_json(pid: int, verdict: Verdict) -> dict[str, object]:
         "left_alone": verdict.left_alone or None,
         "rules": [rule_as_json(rule, failed) for rule, failed in verdict.failed],
         "read": None if process is None else dict(facts(process)),
+        "not_known": doubt_as_json(verdict.doubt) if verdict.doubt is not None else None,
     }
 
 
@@ -116,12 +119,14 @@ def read_rows(verdict: Verdict) -> Iterator[tuple[str, str]]:
 
 def rule_rows(verdict: Verdict) -> Iterator[tuple[str, str, str]]:
     """Each rule up to the one that decides; those behind it are not asked."""
-    decided = False
+    decided, doubt = False, verdict.doubt
     for rule, failed in verdict.failed:
         if decided:
             answer = "not asked: the first that matches decides"
         elif failed is None:
             answer = "matches"
+        elif doubt is not None and rule is doubt.rule:
+            answer = f"not known: {doubt.key} may not be read by you"
         else:
             answer = f"no: {failed} does not match"
         decided = decided or failed is None
@@ -131,6 +136,9 @@ def rule_rows(verdict: Verdict) -> Iterator[tuple[str, str, str]]:
 def conclusion(verdict: Verdict) -> str:
     if verdict.left_alone:
         return f"Left alone: {verdict.left_alone}."
+    if verdict.doubt is not None:
+        rule, key = verdict.doubt
+        return f"Whether rule {rule.name} matches hangs on its {key}: try as root."
     if verdict.rule is None:
         return f"No rule matches; its value is {verdict.oom_score_adj}."
     if verdict.wanted == verdict.oom_score_adj:

@@ -1,7 +1,6 @@
 """``oomwatchd incidents``: the kills there were, and all that is known of one of them."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Final
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import Failure, fail
 from oomwatchd.cli.stored import directory, print_incident, stored, when, write_page
-from oomwatchd.cli.table import Column, bold, show, table, terminal_width
+from oomwatchd.cli.table import Column, bold, show, show_document, table, terminal_width
 from oomwatchd.document import row
 from oomwatchd.incident import Incident
 from oomwatchd.report.verdict import victims_total
@@ -78,7 +77,7 @@ def chosen(id: str) -> Incident:
 
 def list_all(incidents: Sequence[Incident], *, as_document: bool) -> int:
     if as_document:
-        print(json.dumps([row(one) for one in incidents], indent=2))
+        show_document([row(one) for one in incidents])
     elif not incidents:
         show(["no incident: nobody was killed for want of memory"], sys.stdout)
     else:

@@ -5,10 +5,12 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from oomwatchd import __version__
 from oomwatchd.cli import exits
+from oomwatchd.cli.table import Unwritten, show, written
 
 COMMANDS: Final = {
     "run": "the daemon, in the foreground; its log goes to stderr, as the journal takes it",
@@ -32,7 +34,32 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    open_standard_streams()
+    try:
+        try:
+            return obeyed(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            show([], sys.stdout)  # with what argparse has written
+    except Unwritten as error:
+        with suppress(OSError):  # standard error may be the one that cannot be written
+            print(f"oomwatchd: the answer could not be written: {error}", file=sys.stderr)
+        return exits.UNWRITTEN
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+
+
+def open_standard_streams() -> None:
+    """Those that were closed lead nowhere: what is opened next must not take their place."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - until the end
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - likewise
+
+
+def obeyed(arguments: Sequence[str]) -> int:
     parser = Parser("oomwatchd", description="Decides who lives when Linux runs out of memory.")
     parser.add_argument("--version", action="version", version=f"oomwatchd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -43,13 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"oomwatchd.cli.{name}")
             module.configure(command)
             command.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
-    try:
-        status: int = parsed.run(parsed)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `oomwatchd rank | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to flush
-        return exits.FINE
-    except KeyboardInterrupt:
-        return exits.INTERRUPTED
+    # Without arguments parsed, help has been shown, to a reader that had gone.
+    parsed = argparse.Namespace(run=lambda _: exits.FINE)
+    with written(sys.stdout):
+        parsed = parser.parse_args(arguments)
+    status: int = parsed.run(parsed)
     return status

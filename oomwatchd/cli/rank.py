@@ -1,17 +1,16 @@
 """``oomwatchd rank``: the order in which the kernel would kill now, with the arithmetic."""
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import Failure, fail
-from oomwatchd.cli.table import Column, bold, show, table, terminal_width
-from oomwatchd.cli.verdict import Judge, loaded
+from oomwatchd.cli.table import Column, bold, show, show_document, table, terminal_width
+from oomwatchd.cli.verdict import Doubt, Judge, doubted, loaded, unseen_remarks
 from oomwatchd.kernel.adjust import read_adj
 from oomwatchd.kernel.proc import GONE, ProcFs, in_pid_namespace
 from oomwatchd.kernel.settings import read_vm_setting
@@ -25,7 +24,32 @@ from oomwatchd.text import decoded, size
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 FIRST_ROWS: Final = 20
 
-RuleOf = Callable[[int], str | None]  # the name of the rule that a pid matches
+
+class Names:
+    """Names of rules, for the processes that are shown."""
+
+    def __init__(self, judge: Judge | None, fault: str = "") -> None:
+        """*judge*: None without a configuration, or with one that has a *fault*."""
+        self._judge = judge
+        self._fault = fault
+        self._doubts: dict[int, Doubt] = {}
+
+    def of(self, pid: int) -> str | None:
+        """The name of the rule that *pid* matches, as far as may be seen."""
+        verdict = self._judge.seen(pid) if self._judge is not None else None
+        if verdict is None:
+            return None
+        if verdict.doubt is not None:
+            self._doubts[pid] = verdict.doubt
+        return verdict.rule.name if verdict.rule is not None else None
+
+    def shown(self, pid: int) -> str:
+        return self.of(pid) or ("?" if pid in self._doubts else "")
+
+    def remarks(self) -> list[str]:
+        """Once all have been named."""
+        return [*([f"rules not named: {self._fault}"] if self._fault else []),
+                *doubted(self._doubts.values())]  # fmt: skip
 
 
 class Program(NamedTuple):
@@ -62,27 +86,29 @@ def run(arguments: argparse.Namespace) -> int:
         return exits.NO_INPUT
 
 
-def naming(path: Path | None, proc: ProcFs) -> RuleOf:
-    """Names rules by the configuration at *path*; by the usual one, if there is one, without it."""
-    if path is None and not CONFIG.exists():
-        return lambda _pid: None
-    judge = Judge(loaded(path or CONFIG, root_only=False).config, proc)
+def naming(path: Path | None, proc: ProcFs) -> Names:
+    """Names rules by the configuration at *path*; without it by the usual one, as far as that can
+    be read: the order of death does not depend on it.
+    """
+    if path is not None:
+        return Names(Judge(loaded(path, root_only=False).config, proc))
+    if not CONFIG.exists():
+        return Names(None)
+    try:
+        return Names(Judge(loaded(CONFIG, root_only=False).config, proc))
+    except Failure as failure:
+        first, *more = failure.message.split("\n")
+        return Names(None, f"{first} (and {len(more)} more faults)" if more else first)
 
-    def name(pid: int) -> str | None:
-        rule = judge.rule_of(pid)
-        return rule.name if rule is not None else None
 
-    return name
-
-
-def rank(arguments: argparse.Namespace, proc: ProcFs, rule_of: RuleOf) -> int:
+def rank(arguments: argparse.Namespace, proc: ProcFs, names: Names) -> int:
     ranking = read_ranking(proc)
     if arguments.json:
         listed = ranking.killable + (ranking.exempt if arguments.all else [])
-        print(json.dumps([as_json(candidate, rule_of) for candidate in listed], indent=2))
-        show(ranking.remarks, sys.stderr)
+        show_document([as_json(candidate, names) for candidate in listed])
+        show([*ranking.remarks, *names.remarks()], sys.stderr)
     else:
-        show(as_text(ranking, rule_of, everything=arguments.all), sys.stdout)
+        show(as_text(ranking, names, everything=arguments.all), sys.stdout)
     return exits.FINE
 
 
@@ -168,8 +194,7 @@ def blind_spots(root: Path, pids: Collection[int], refused: int) -> Iterator[str
     """The processes that the kernel knows and we were not shown."""
     if 1 not in pids:
         yield "not seen: processes of other users, as /proc hides them (hidepid); try as root"
-    if refused:
-        yield f"not seen: processes that may not be read ({refused}); try as root"
+    yield from unseen_remarks(refused)
     if in_pid_namespace(root):
         yield "not seen: processes outside of this container"
 
@@ -177,7 +202,7 @@ def blind_spots(root: Path, pids: Collection[int], refused: int) -> Iterator[str
 # -- showing ---------------------------------------------------------------------------------------
 
 
-def as_json(candidate: Candidate, rule_of: RuleOf) -> dict[str, object]:
+def as_json(candidate: Candidate, names: Names) -> dict[str, object]:
     """One entry; its field names are a contract."""
     return {
         "pid": candidate.pid,
@@ -186,11 +211,11 @@ def as_json(candidate: Candidate, rule_of: RuleOf) -> dict[str, object]:
         "memory_bytes": candidate.memory_pages * PAGE_BYTES,
         "points_pages": candidate.points,
         "killable": candidate.points is not None,
-        "rule": rule_of(candidate.pid),
+        "rule": names.of(candidate.pid),
     }
 
 
-def as_text(ranking: Ranking, rule_of: RuleOf, *, everything: bool) -> Iterator[str]:
+def as_text(ranking: Ranking, names: Names, *, everything: bool) -> Iterator[str]:
     memory, total = ranking.memory, total_pages(ranking.memory)
     step = size(badness.step_pages(total) * PAGE_BYTES)
     yield (
@@ -200,9 +225,9 @@ def as_text(ranking: Ranking, rule_of: RuleOf, *, everything: bool) -> Iterator[
     yield from ranking.remarks
     yield ""
     killable = ranking.killable if everything else ranking.killable[:FIRST_ROWS]
-    rows = [row(str(rank), one, total, rule_of) for rank, one in enumerate(killable, 1)]
+    rows = [row(str(rank), one, total, names) for rank, one in enumerate(killable, 1)]
     if everything:
-        rows += [row("-", one, total, rule_of) for one in ranking.exempt]
+        rows += [row("-", one, total, names) for one in ranking.exempt]
     shown = columns(step)
     if not any(texts[-1] for texts in rows):  # no rule matches any of them
         shown, rows = shown[:-1], [texts[:-1] for texts in rows]
@@ -211,6 +236,7 @@ def as_text(ranking: Ranking, rule_of: RuleOf, *, everything: bool) -> Iterator[
     yield from lines
     if not everything:
         yield from left_out(ranking)
+    yield from names.remarks()
 
 
 def columns(step: str) -> list[Column]:
@@ -226,7 +252,7 @@ def columns(step: str) -> list[Column]:
     ]
 
 
-def row(rank: str, candidate: Candidate, total: int, rule_of: RuleOf) -> tuple[str, ...]:
+def row(rank: str, candidate: Candidate, total: int, names: Names) -> tuple[str, ...]:
     adj_pages = candidate.oom_score_adj * badness.step_pages(total)
     never = candidate.points is None
     return (
@@ -237,7 +263,7 @@ def row(rank: str, candidate: Candidate, total: int, rule_of: RuleOf) -> tuple[s
         size(candidate.memory_pages * PAGE_BYTES),
         "" if never else size(adj_pages * PAGE_BYTES, sign=True),
         "never" if candidate.points is None else size(candidate.points * PAGE_BYTES),
-        rule_of(candidate.pid) or "",
+        names.shown(candidate.pid),
     )
 
 

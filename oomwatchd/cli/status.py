@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import Failure, fail
-from oomwatchd.cli.table import Column, show, table, terminal_width
+from oomwatchd.cli.table import Column, show, show_document, table, terminal_width
 from oomwatchd.paths import runtime_directory, status_socket
 from oomwatchd.text import printable, size
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     except Failure as failure:
         return fail("status", failure)
     if arguments.json:
-        print(json.dumps(document, indent=2))
+        show_document(document)
     else:
         show(as_text(document, time.time(), everything=arguments.all), sys.stdout)
     return exits.FINE

@@ -1,6 +1,5 @@
 """The incidents on disk, for the commands that read them."""
 
-import json
 import os
 import pwd
 import sys
@@ -11,7 +10,7 @@ from typing import Final
 
 from oomwatchd.cli import exits
 from oomwatchd.cli.failure import Failure
-from oomwatchd.cli.table import show, terminal_width
+from oomwatchd.cli.table import show, show_document, terminal_width
 from oomwatchd.document import as_json
 from oomwatchd.incident import Contender, Incident, Victim
 from oomwatchd.incidents import Entry, entries
@@ -90,7 +89,7 @@ def again(incident: Incident) -> str | None:
 def print_incident(incident: Incident, *, as_document: bool) -> None:
     """Raises Failure."""
     if as_document:
-        print(json.dumps(as_json(incident), indent=2))
+        show_document(as_json(incident))
     else:
         show(as_text(incident, again(incident)), sys.stdout)
 

@@ -4,11 +4,14 @@ What is put into a cell may come from any user: it is made printable here, so th
 forget it.
 """
 
+import json
 import os
 import shutil
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Final, NamedTuple, TextIO
 
@@ -78,11 +81,44 @@ def bold(text: str, stream: TextIO) -> str:
     return f"\x1b[1m{text}\x1b[0m" if coloured else text
 
 
+class Unwritten(Exception):
+    """The answer could not be written, as the message says."""
+
+
 def show(lines: Iterable[str], stream: TextIO) -> None:
-    """Print *lines*; what the stream's encoding does not have comes as ``\\xe9``."""
-    for line in lines:
-        encoding = stream.encoding or "utf-8"
-        print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    """Print *lines*; what the stream's encoding does not have comes as ``\\xe9``.
+
+    A reader that has gone (`oomwatchd rank | head`) has seen enough.  Raises:  Unwritten.
+    """
+    encoding = stream.encoding or "utf-8"
+    with written(stream):
+        for line in lines:
+            print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def show_document(document: object) -> None:
+    """As `show`, on standard output and in JSON."""
+    show([json.dumps(document, indent=2)], sys.stdout)
+
+
+@contextmanager
+def written(stream: TextIO) -> Iterator[None]:
+    """What is written within has been handed over at the end.  Raises:  Unwritten."""
+    try:
+        yield
+        stream.flush()
+    except BrokenPipeError:
+        discard(stream)
+    except OSError as error:
+        discard(stream)
+        raise Unwritten(error.strerror or str(error)) from error
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is left to be written go nowhere: Python would try once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _cells(character: str) -> int:

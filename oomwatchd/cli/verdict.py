@@ -1,5 +1,6 @@
 """What the rules say of the processes there are: what `check`, `explain` and `rank` ask."""
 
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,6 +19,7 @@ from oomwatchd.policy.plan import value
 from oomwatchd.policy.rules import MATCH_SECONDS, compiled, needs
 from oomwatchd.text import decoded
 
+LINKED: Final = ("exe", "script")  # by links in /proc, which not everybody may read
 PATIENCE_SECONDS: Final = 2.0  # a command may wait for a slow read, where the daemon may not
 
 
@@ -31,6 +33,14 @@ class Verdict(NamedTuple):
     process: Process | None
     oom_score_adj: int
     wanted: int | None
+    doubt: "Doubt | None"  # a rule before that one, or the only one, may match as well
+
+
+class Doubt(NamedTuple):
+    """Whether a rule matches is not known: what it asks for may not be read by us."""
+
+    rule: Rule
+    key: str
 
 
 class Judge:
@@ -63,12 +73,16 @@ class Judge:
             except GONE:
                 return None
 
-    def rule_of(self, pid: int) -> Rule | None:
-        """The rule that *pid* falls under, as far as it may be seen."""
+    def seen(self, pid: int) -> Verdict | None:
+        """As `verdict`; None as well, if it may not be seen."""
         try:
-            verdict = self.verdict(pid)
+            return self.verdict(pid)
         except PermissionError:
             return None
+
+    def rule_of(self, pid: int) -> Rule | None:
+        """The rule that *pid* falls under, as far as it may be seen."""
+        verdict = self.seen(pid)
         return verdict.rule if verdict is not None else None
 
     def _verdict(self, look: Look) -> Verdict:
@@ -82,8 +96,9 @@ class Judge:
         if process is not None and not reason:
             failed, reason = self._asked(process)
         rule = next((rule for rule, key in failed if key is None), None)
+        doubt = None if process is None or reason else self._doubt(process)
         if rule and self._leave_pods and in_kubernetes_pod(cgroup_of(look.directory).path):
-            rule, reason = None, "a kubelet manages it (kubernetes_pods: leave)"
+            rule, doubt, reason = None, None, "a kubelet manages it (kubernetes_pods: leave)"
         return Verdict(
             name=decoded(look.stat.comm),
             rule=rule,
@@ -92,6 +107,7 @@ class Judge:
             process=process,
             oom_score_adj=read_adj(look.directory),
             wanted=self._wanted(rule, look),
+            doubt=doubt,
         )
 
     def _asked(self, process: Process) -> tuple[tuple[tuple[Rule, str | None], ...], str]:
@@ -105,11 +121,44 @@ class Judge:
     def _answers(self, process: Process) -> list[tuple[Rule, str | None]]:
         return [(candidate.rule, candidate.first_failed(process)) for candidate in self._rules]
 
+    def _doubt(self, process: Process) -> Doubt | None:
+        """Of the rules up to the one that decides, the first that could not be asked in full."""
+        for candidate in self._rules:
+            key = candidate.first_failed(process)
+            if key is None:
+                return None
+            if key in LINKED and (key := candidate.hangs_on(process)) is not None:
+                return Doubt(candidate.rule, key)
+        return None
+
     def _wanted(self, rule: Rule | None, look: Look) -> int | None:
         if rule is None:
             return None
         is_worker = rule.workers is not None and self.rule_of(look.stat.parent_pid) is rule
         return value(rule, is_worker=is_worker)
+
+
+def doubt_as_json(doubt: Doubt) -> dict[str, object]:
+    """The field names are a contract."""
+    return {"rule": doubt.rule.name, "key": doubt.key}
+
+
+def unseen_remarks(count: int) -> list[str]:
+    """What a command has to say of processes that it may not look at."""
+    return [f"not seen: processes that may not be read ({count}); try as root"] if count else []
+
+
+def doubted(doubts: Collection[Doubt]) -> list[str]:
+    """Likewise, of those that may be under a rule, or not."""
+    if not doubts:
+        return []
+    number = f"{len(doubts)} process{'es' * (len(doubts) != 1)}"
+    rules = ", ".join(dict.fromkeys(doubt.rule.name for doubt in doubts))
+    keys = " and ".join(sorted({doubt.key for doubt in doubts}))
+    return [
+        f"not known: whether {number} {'is' if len(doubts) == 1 else 'are'} under a rule that asks"
+        f" for {keys} ({rules}), which may not be read by you; try as root"
+    ]
 
 
 def loaded(path: Path, *, root_only: bool) -> Loaded:

@@ -1,17 +1,16 @@
 """``oomwatchd why``: for pipelines that have seen exit status 137: was it for want of memory?"""
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from oomwatchd.cli import exits
+from oomwatchd.cli.arguments import duration, not_empty, process_id
 from oomwatchd.cli.failure import Failure, fail
 from oomwatchd.cli.stored import directory, print_incident, stored, when
-from oomwatchd.cli.table import show
-from oomwatchd.config.values import DURATION, SECONDS
+from oomwatchd.cli.table import show, show_document
 from oomwatchd.incident import Incident, Victim
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.policy.attribution import lies_in
@@ -19,6 +18,8 @@ from oomwatchd.policy.attribution import lies_in
 DEFAULT_SINCE: Final = "24h"
 DEFAULT_WAIT: Final = "6s"  # evidence settles within five
 POLL_SECONDS: Final = 0.1
+FRESH_SECONDS: Final = 120.0  # a pipeline asks sooner than that
+CLEARED_UP_SECONDS: Final = 120.0  # systemd waits for 90 s before it sends SIGKILL to the others
 CGROUP_MOUNT: Final = "/sys/fs/cgroup"
 SUFFIXES: Final = ("", ".service", ".scope")
 
@@ -27,9 +28,10 @@ Wanted = Callable[[Victim], bool]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--pid", type=int, metavar="N", help="a process that has ended")
-    who.add_argument("--unit", metavar="U", help="a systemd unit, of the system or a user")
-    who.add_argument("--cgroup", metavar="P",
+    who.add_argument("--pid", type=process_id, metavar="N", help="a process that has ended")
+    who.add_argument("--unit", type=not_empty, metavar="U",
+                     help="a systemd unit, of the system or a user")  # fmt: skip
+    who.add_argument("--cgroup", type=not_empty, metavar="P",
                      help="a cgroup with all below it: its path, or a container's id")  # fmt: skip
     parser.add_argument("--since", type=duration, default=DEFAULT_SINCE, metavar="1h",
                         help=f"how far back to look; {DEFAULT_SINCE} if not given")  # fmt: skip
@@ -37,13 +39,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="how long to wait for an incident to be written; "
                         f"{DEFAULT_WAIT} if not given")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the incident, or null")
-
-
-def duration(text: str) -> float:
-    match = DURATION.fullmatch(text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is no duration such as 90s, 10m or 24h")
-    return int(match[1]) * SECONDS[match[2]]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,12 +53,13 @@ def answer(arguments: argparse.Namespace) -> int:
     alive = arguments.pid is not None and is_alive(arguments.pid)
     until = time.monotonic() + (0.0 if alive else arguments.wait)
     read: set[str] = set()
-    incident = found(wanted, arguments.since, read)
-    while incident is None and time.monotonic() < until:
+    incidents = found(wanted, arguments.since, read)
+    while not is_answer(incidents, arguments) and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
-        incident = found(wanted, arguments.since, read)
-    if incident is None:
+        incidents = newest_first([*found(wanted, arguments.since, read), *incidents])
+    if not incidents:
         return tell_none(who, wanted, alive=alive, as_document=arguments.json)
+    incident = telling(incidents)
     print_incident(incident, as_document=arguments.json)
     return exits.NO if incident.case.killer == "unknown" else exits.FINE
 
@@ -93,11 +89,39 @@ def is_of_cgroup(victim: Victim, wanted: str) -> bool:
     return any(wanted in component for component in victim.cgroup.split("/"))
 
 
-def found(wanted: Wanted, since_seconds: float, read: set[str]) -> Incident | None:
-    """The newest incident that concerns them, not older than that; of files not yet *read*."""
+def is_answer(incidents: Sequence[Incident], arguments: argparse.Namespace) -> bool:
+    """Whether there is nothing to wait for: of a unit that has just ended, an old kill is none."""
+    if not incidents or arguments.pid is not None:
+        return bool(incidents)
+    return time.time() - incidents[0].time_unix_seconds <= FRESH_SECONDS
+
+
+def telling(incidents: Sequence[Incident]) -> Incident:
+    """Of the newest first: where its sender is not known, it may have cleared up after a kill."""
+    newest = incidents[0]
+    if newest.case.killer != "unknown":
+        return newest
+    after = newest.time_unix_seconds - CLEARED_UP_SECONDS
+    known = (one for one in incidents if one.case.killer != "unknown")
+    return next((one for one in known if one.time_unix_seconds >= after), newest)
+
+
+def newest_first(incidents: Iterable[Incident]) -> list[Incident]:
+    return sorted(incidents, key=lambda one: -one.time_unix_seconds)
+
+
+def found(wanted: Wanted, since_seconds: float, read: set[str]) -> list[Incident]:
+    """The incidents that concern them, not older than that, the newest first; of files not yet
+    *read*, and no further back than to one whose sender is known.
+    """
     after = time.time() - since_seconds
-    incidents = stored(directory(), since_unix_seconds=after, but=read)
-    return next((one for one in incidents if any(map(wanted, one.case.victims))), None)
+    concerning = []
+    for one in stored(directory(), since_unix_seconds=after, but=read):
+        if any(map(wanted, (one.victim, *one.case.victims))):
+            concerning.append(one)
+            if one.case.killer != "unknown":
+                break
+    return concerning
 
 
 def is_alive(pid: int) -> bool:
@@ -114,13 +138,12 @@ def is_alive(pid: int) -> bool:
 
 def tell_none(who: str, wanted: Wanted, *, alive: bool, as_document: bool) -> int:
     if as_document:
-        print(json.dumps(None))
+        show_document(None)
         return exits.NO
     lines = [f"no: nothing says that {who} was killed for want of memory in that time"]
     if alive:
         lines = [f"no: {who} is there, and nothing says that one of that number was killed before"]
-    older = found(wanted, time.time(), set())
-    if older is not None:
+    for older in found(wanted, time.time(), set())[:1]:
         lines.append(f"there is an older incident: {older.id} ({when(older.time_unix_seconds)})")
     show(lines, sys.stdout)
     return exits.NO

@@ -26,6 +26,12 @@ class CompiledRule(NamedTuple):
                 return key
         return None
 
+    def hangs_on(self, process: Process) -> str | None:
+        """The first key that fails, if all that fail do so for what could not be read."""
+        unread = unread_keys(self.rule.match, process)
+        failed = [key for key, holds in self.conditions if unread and not holds(process)]
+        return failed[0] if failed and unread.issuperset(failed) else None
+
 
 def compiled(rules: Iterable[Rule]) -> tuple[CompiledRule, ...]:
     """The rules made ready; raises re.error for a pattern that `config` has not checked."""
@@ -60,6 +66,17 @@ def needs(rules: Iterable[Rule]) -> Needs:
         cgroup=any(match.unit or match.cgroup for match in matches),
         working_directory=any("/" in pattern for match in matches for pattern in match.script),
     )
+
+
+def unread_keys(match: Match, process: Process) -> set[str]:
+    """The keys of *match* that ask for what only the owner, and root, may read: links to files."""
+    found = set()
+    if match.exe and process.exe is None:
+        found.add("exe")
+    by_path = any("/" in pattern for pattern in match.script)
+    if by_path and process.script is not None and process.script_path is None:
+        found.add("script")
+    return found
 
 
 def asks_for_long_name(match: Match) -> bool:

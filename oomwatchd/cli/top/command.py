@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from oomwatchd.cli import exits
+from oomwatchd.cli.arguments import duration
 from oomwatchd.cli.failure import Failure, fail
 from oomwatchd.cli.top.frame import Size, frame, page
 from oomwatchd.cli.top.reading import Reader
 from oomwatchd.cli.top.rules import Rules
 from oomwatchd.cli.top.terminal import ENDING, GOING_ON, STOPPING, Terminal, Woken, obeyed
 from oomwatchd.cli.top.view import View, keys, pressed
-from oomwatchd.cli.why import duration
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.paths import CONFIG
 
