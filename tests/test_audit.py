@@ -150,6 +150,46 @@ def two_limits_of_which_the_lower_one_counts(computer: Computer) -> None:
     computer.cgroup(SERVICE, limit=16 * GIB)
 
 
+@machine(cgroup="absent")
+def a_limit_beyond_all_memory(computer: Computer) -> None:
+    computer.trainer(SERVICE)
+    computer.cgroup(SERVICE, limit=64 * GIB)
+
+
+@machine(cgroup="absent")
+def a_limit_beyond_all_memory_which_swap_does_not_add_to(computer: Computer) -> None:
+    computer.memory(ram=32, swap=64)
+    computer.trainer(SERVICE)
+    computer.cgroup(SERVICE, limit=48 * GIB)
+
+
+@machine(cgroup="exposed")
+def a_limit_below_the_memory_there_is(computer: Computer) -> None:
+    computer.memory(ram=32, swap=64)
+    computer.trainer(SERVICE)
+    computer.cgroup(SERVICE, limit=31 * GIB)
+
+
+@machine(cgroup="last_in_line")
+def a_limit_that_the_one_above_it_always_precedes(computer: Computer) -> None:
+    computer.trainer(SERVICE)
+    computer.process(80, b"other", mib=6144, cgroup="/system.slice/other.service")
+    computer.cgroup("/system.slice", limit=16 * GIB)
+    computer.cgroup(SERVICE, limit=24 * GIB)
+
+
+@machine(cgroup="last_in_line")
+def a_limit_as_high_as_the_one_above_it(computer: Computer) -> None:
+    a_limit_that_the_one_above_it_always_precedes(computer)
+    computer.cgroup(SERVICE, limit=16 * GIB)
+
+
+@machine(cgroup="exposed")
+def a_limit_below_the_one_above_it(computer: Computer) -> None:
+    a_limit_that_the_one_above_it_always_precedes(computer)
+    computer.cgroup(SERVICE, limit=15 * GIB)
+
+
 @machine(kernel="exposed", cgroup="last_in_line")
 def the_kernel_is_to_panic_but_not_at_a_limit(computer: Computer) -> None:
     workers_in_a_limited_cgroup(computer)
@@ -309,6 +349,22 @@ def in_a_pod(computer: Computer) -> None:
 @pytest.mark.parametrize(("build", "expected"), machine.cases, ids=name_of)
 def test_the_verdicts_on(build: Build, expected: Mapping[str, Standing], tmp_path: Path) -> None:
     as_expected(Computer(tmp_path), build, expected)
+
+
+@pytest.mark.parametrize(
+    ("both_gib", "verdict"), [(64, "exposed"), (95, "exposed"), (96, "absent"), (128, "absent")]
+)
+def test_a_limit_of_cgroup_v1_counts_swap_as_well(
+    tmp_path: Path, both_gib: int, verdict: Standing
+) -> None:
+    computer = Computer(tmp_path, unified=False)
+    computer.memory(ram=32, swap=64)
+    computer.trainer(SERVICE)
+    directory = computer.cgroups / "memory" / SERVICE.strip("/")
+    (directory / "memory.limit_in_bytes").write_text(f"{48 * GIB}\n")
+    (directory / "memory.memsw.limit_in_bytes").write_text(f"{both_gib * GIB}\n")
+
+    assert computer.verdicts()["cgroup"].verdict == verdict
 
 
 # -- what is said beside the verdict ---------------------------------------------------------------

@@ -45,9 +45,9 @@ class Auditor:
         return {killer: found[killer] for killer in KILLERS}
 
     def _at_limits(self, subject: Subject) -> Verdict:
-        limited = audit_kernel.limited(subject)
+        limited = audit_kernel.limited(subject, self._around)
         if not limited:
-            return Verdict("absent", "no cgroup above it has a limit")
+            return Verdict("absent", "no cgroup above it has a limit that can be reached")
         return worst(
             [
                 audit_kernel.at_limit(subject, cgroup, self._around, self._queues)

@@ -95,9 +95,24 @@ def remarks(machine: Machine) -> str:
 # -- a cgroup's limit ------------------------------------------------------------------------------
 
 
-def limited(subject: Subject) -> list[Cgroup]:
-    """From the root down."""
-    return [cgroup for cgroup in subject.line if cgroup.limit_bytes is not None]
+def limited(subject: Subject, around: Surroundings) -> list[Cgroup]:
+    """From the root down, those whose limit can be reached: before all memory, and before the
+    limits above it.  In cgroup v1, that of memory and swap together is one more limit.
+    """
+    machine = around.machine
+    memory_bytes = (machine.total_pages - machine.swap_pages) * machine.page_bytes
+    both_bytes = machine.total_pages * machine.page_bytes
+    found = []
+    for cgroup in subject.line:
+        if cgroup.limit_bytes is None:
+            continue
+        both = both_bytes
+        if not around.unified and cgroup.swap_limit_bytes is not None:
+            both = cgroup.limit_bytes + cgroup.swap_limit_bytes
+        if cgroup.limit_bytes < memory_bytes or both < both_bytes:
+            found.append(cgroup)
+        memory_bytes, both_bytes = min(memory_bytes, cgroup.limit_bytes), min(both_bytes, both)
+    return found
 
 
 def at_limit(subject: Subject, cgroup: Cgroup, around: Surroundings, queues: Queues) -> Verdict:
