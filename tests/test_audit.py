@@ -282,6 +282,22 @@ def earlyoom_kills_the_group_that_a_worker_is_in(computer: Computer) -> None:
     computer.process(80, b"worker", mib=100, cgroup=SERVICE, session=7)
 
 
+@machine(kernel="exposed", earlyoom="safe")
+def earlyoom_only_says_whom_it_would_kill(computer: Computer) -> None:
+    computer.hunter("earlyoom", b"-m", b"5", b"--dryrun")
+    computer.trainer(SERVICE, adj=0)
+
+
+@machine(earlyoom="exposed")
+def one_earlyoom_only_says_so_and_another_kills(computer: Computer) -> None:
+    computer.trainer(SERVICE, adj=0)
+    for pid, options in ((90, (b"--dryrun",)), (91, ())):
+        computer.process(
+            pid, b"earlyoom", mib=2, cgroup="/system.slice/earlyoom.service",
+            arguments=(b"earlyoom", *options), rights=ALL_RIGHTS,
+        )  # fmt: skip
+
+
 @machine(earlyoom="absent")
 def a_program_of_that_name_that_may_kill_nobody(computer: Computer) -> None:
     computer.process(90, b"earlyoom", mib=2, cgroup=TERMINAL)
