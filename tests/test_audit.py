@@ -10,6 +10,7 @@ from computer import (
     GIB,
     SERVICE,
     TERMINAL,
+    TRAINER,
     Build,
     Computer,
     Machines,
@@ -83,6 +84,35 @@ def alone_in_a_group(computer: Computer) -> None:
     computer.trainer(SERVICE)
     computer.cgroup(SERVICE, group=True)
     computer.unit("train.service", UnitSettings(oom_policy="kill"))
+
+
+@machine(oom_group="safe", oom_policy="safe")
+def alone_in_a_group_at_minus_1000(computer: Computer) -> None:
+    alone_in_a_group(computer)
+    computer.proc.set_oom_score_adj(TRAINER, -1000)
+
+
+@machine(oom_group="safe", oom_policy="safe")
+def in_a_group_where_nobody_can_be_killed(computer: Computer) -> None:
+    alone_in_a_group_at_minus_1000(computer)
+    computer.process(80, b"worker", mib=100, cgroup=SERVICE, adj=-1000)
+
+
+@machine(oom_group="unknown", earlyoom="unknown", nohang="unknown", ray="unknown",
+         kubelet="unknown")  # fmt: skip
+def alone_in_a_group_as_far_as_can_be_seen(computer: Computer) -> None:
+    alone_in_a_group_at_minus_1000(computer)
+    computer.proc.exit(1)
+
+
+@machine(oom_group="safe", earlyoom="unknown", nohang="unknown", ray="unknown",
+         kubelet="unknown")  # fmt: skip
+def at_minus_1000_in_a_group_whose_others_are_hidden_but_that_systemd_does_not_know(
+    computer: Computer,
+) -> None:
+    computer.trainer("/lxc/box", adj=-1000)
+    computer.cgroup("/lxc/box", group=True)
+    computer.proc.exit(1)
 
 
 @machine(oom_policy="unknown", systemd_oomd="unknown")

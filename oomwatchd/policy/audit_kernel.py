@@ -180,15 +180,17 @@ def oom_group(subject: Subject, around: Surroundings) -> Verdict:
     if group is None:
         return Verdict("absent", "no cgroup above it has memory.oom.group=1")
     where = f"{group.path} has memory.oom.group=1"
-    if subject.holder.oom_score_adj == OOM_SCORE_ADJ_MIN:
-        return spared(subject, group, around, where)
-    if not others_in(group, subject.holder, around):
-        if around.hidden:
-            return Verdict("unknown", f"{where}; it may hold {around.hidden}", as_root(around))
-        return Verdict("safe", f"{where}, but it is alone in there")
-    return Verdict(
+    others = others_in(group, subject.holder, around)
+    if not others and not around.hidden:
+        return Verdict("safe", f"{where}, but no other process in there can be picked")
+    verdict = Verdict(
         "exposed", f"{where}: if one process of it is picked, all are killed", split(subject, group)
     )
+    if subject.holder.oom_score_adj == OOM_SCORE_ADJ_MIN:
+        verdict = spared(subject, group, around, where)
+    if not others and verdict.verdict == "exposed":
+        return Verdict("unknown", f"{where}; it may hold {around.hidden}", as_root(around))
+    return verdict
 
 
 def spared(subject: Subject, group: Cgroup, around: Surroundings, where: str) -> Verdict:
