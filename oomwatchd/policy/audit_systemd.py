@@ -24,7 +24,9 @@ ROOT_NOT_HONOURED: Final = (252, 0)  # where the watched cgroup is not root's, t
 
 
 def oom_policies(subject: Subject, around: Surroundings) -> list[Verdict]:
-    """One for each unit that it lies in: its own first, then perhaps its user's manager."""
+    """One for each unit that it lies in: its own first, then perhaps its user's manager; and for
+    the service that it was moved out of.
+    """
     if not around.unified:
         return [Verdict("absent", "systemd sees the kernel's kills with cgroup v2 alone")]
     pairs = [
@@ -33,9 +35,26 @@ def oom_policies(subject: Subject, around: Surroundings) -> list[Verdict]:
         for unit in cgroup.units
         if unit.name.endswith(SERVICE_OR_SCOPE)
     ]
-    if not pairs:
-        return [Verdict("absent", "it lies in no service or scope of systemd")]
-    return [oom_policy(subject, unit, cgroup, around) for unit, cgroup in pairs]
+    found = [oom_policy(subject, unit, cgroup, around) for unit, cgroup in pairs]
+    found += by_home(subject, around)
+    return found or [Verdict("absent", "it lies in no service or scope of systemd")]
+
+
+def by_home(subject: Subject, around: Surroundings) -> list[Verdict]:
+    """When systemd stops a service, it ends the main process wherever that lies."""
+    found = []
+    for cgroup in subject.home:
+        unit = cgroup.units[0] if len(cgroup.units) == 1 else None  # a manager's is never moved
+        if unit is None or not unit.name.endswith(".service"):
+            continue
+        settings = around.units.get(unit, Unseen("not asked"))
+        verdict = oom_policy(subject, unit, cgroup, around)
+        if isinstance(settings, Unseen):
+            found.append(verdict)
+        elif settings.main_pid == subject.holder.pid:
+            why = f"wherever it lies, it is the main process of {unit.name}; {verdict.reason}"
+            found.append(verdict._replace(reason=why))
+    return found
 
 
 def oom_policy(subject: Subject, unit: UnitName, cgroup: Cgroup, around: Surroundings) -> Verdict:
