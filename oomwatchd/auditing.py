@@ -79,6 +79,7 @@ class UnitSettings(NamedTuple):
     pressure_limit_ratio: float | None = None  # None: as systemd-oomd is configured
     pressure_seconds: float | None = None
     swap: str = "auto"  # ManagedOOMSwap=
+    main_pid: int = 0  # of a service; 0: it has none
 
 
 class Unseen(NamedTuple):
@@ -157,3 +158,4 @@ class Subject(NamedTuple):
     init_scope: Cgroup | None = None  # that of the user's manager which it lies under
     in_pod: bool = False
     in_container: bool = False  # of any kind; what is in one is not shielded
+    home: tuple[Cgroup, ...] = ()  # the line that it lay in, before we moved it to a scope of ours

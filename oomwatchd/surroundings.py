@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from oomwatchd.auditing import Holder, Hunter, Machine, Subject, Surroundings, UnitName
+from oomwatchd.auditing import Cgroup, Holder, Hunter, Machine, Subject, Surroundings, UnitName
 from oomwatchd.identify import cgroup_of
 from oomwatchd.kernel.adjust import read_adj
 from oomwatchd.kernel.cgroup import in_container, in_kubernetes_pod, units_of
@@ -27,6 +27,7 @@ from oomwatchd.kernel.settings import parse_unfreed, read_vm_settings
 from oomwatchd.kernel.status import Status, memory_status, parse_meminfo
 from oomwatchd.kernel.tree import CgroupTree
 from oomwatchd.model import Rule
+from oomwatchd.policy.shielding import our_scope
 from oomwatchd.systemd.oomd import read_oomd
 from oomwatchd.systemd.units import Ask
 from oomwatchd.text import decoded
@@ -110,13 +111,21 @@ def subject_of(target: Target, holder: Holder, cgroups: CgroupTree) -> Subject:
         init_scope=cgroups.init_scope(holder.cgroup) if cgroups.unified else None,
         in_pod=in_kubernetes_pod(holder.cgroup),
         in_container=in_container(holder.cgroup),
+        home=home_line(holder.cgroup, cgroups),
     )
+
+
+def home_line(path: str, cgroups: CgroupTree) -> tuple[Cgroup, ...]:
+    """For *path* in a scope of ours: the cgroups down to that which those in it are from."""
+    scope = our_scope(path) if cgroups.unified else None
+    home = cgroups.home_of(scope) if scope is not None else None
+    return cgroups.line(home) if home is not None else ()
 
 
 def units_to_ask(subjects: Iterable[Subject]) -> list[UnitName]:
     """Each once: most are shared by many."""
-    units = (unit for subject in subjects for cgroup in subject.line for unit in cgroup.units)
-    return list(dict.fromkeys(units))
+    cgroups = (cgroup for subject in subjects for cgroup in (*subject.line, *subject.home))
+    return list(dict.fromkeys(unit for cgroup in cgroups for unit in cgroup.units))
 
 
 def machine(proc: Path) -> Machine:

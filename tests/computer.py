@@ -19,6 +19,7 @@ from oomwatchd.auditing import (
     Unseen,
     Verdicts,
 )
+from oomwatchd.kernel.mark import HOME
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.kernel.tree import CgroupTree
 from oomwatchd.model import Match, Rule
@@ -199,6 +200,10 @@ class Computer:
         if owner is not None:
             own(directory, owner)
 
+    def home(self, scope: str, cgroup: str) -> None:
+        """Where those in a scope of ours are from."""
+        set_attribute(self._tree / scope.strip("/"), HOME, cgroup.encode())
+
     def unit(self, name: str, settings: UnitSettings | Unseen, manager: int | None = None) -> None:
         self.units[UnitName(manager, name)] = settings
 
@@ -251,8 +256,12 @@ def default(unit: UnitName) -> UnitSettings:
 
 
 def set_mark(directory: Path, mark: str) -> None:
+    set_attribute(directory, f"user.oomd_{mark}", b"1")
+
+
+def set_attribute(directory: Path, name: str, value: bytes) -> None:
     try:
-        os.setxattr(directory, f"user.oomd_{mark}", b"1")
+        os.setxattr(directory, name, value)
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise

@@ -10,6 +10,7 @@ from computer import (
     GIB,
     SERVICE,
     TERMINAL,
+    TRAINER,
     Build,
     Computer,
     Machines,
@@ -85,6 +86,35 @@ def alone_in_a_group(computer: Computer) -> None:
     computer.unit("train.service", UnitSettings(oom_policy="kill"))
 
 
+@machine(oom_group="safe", oom_policy="safe")
+def alone_in_a_group_at_minus_1000(computer: Computer) -> None:
+    alone_in_a_group(computer)
+    computer.proc.set_oom_score_adj(TRAINER, -1000)
+
+
+@machine(oom_group="safe", oom_policy="safe")
+def in_a_group_where_nobody_can_be_killed(computer: Computer) -> None:
+    alone_in_a_group_at_minus_1000(computer)
+    computer.process(80, b"worker", mib=100, cgroup=SERVICE, adj=-1000)
+
+
+@machine(oom_group="unknown", earlyoom="unknown", nohang="unknown", ray="unknown",
+         kubelet="unknown")  # fmt: skip
+def alone_in_a_group_as_far_as_can_be_seen(computer: Computer) -> None:
+    alone_in_a_group_at_minus_1000(computer)
+    computer.proc.exit(1)
+
+
+@machine(oom_group="safe", earlyoom="unknown", nohang="unknown", ray="unknown",
+         kubelet="unknown")  # fmt: skip
+def at_minus_1000_in_a_group_whose_others_are_hidden_but_that_systemd_does_not_know(
+    computer: Computer,
+) -> None:
+    computer.trainer("/lxc/box", adj=-1000)
+    computer.cgroup("/lxc/box", group=True)
+    computer.proc.exit(1)
+
+
 @machine(oom_policy="unknown", systemd_oomd="unknown")
 def systemd_does_not_answer(computer: Computer) -> None:
     computer.oomd()
@@ -98,75 +128,6 @@ def systemd_does_not_answer(computer: Computer) -> None:
 def systemd_does_not_answer_but_nobody_else_is_there(computer: Computer) -> None:
     computer.trainer(SERVICE)
     computer.unit("train.service", Unseen("systemd did not answer within 10 s"))
-
-
-# -- limits ----------------------------------------------------------------------------------------
-
-
-@machine(kernel="last_in_line", cgroup="exposed")
-def alone_in_a_limited_cgroup(computer: Computer) -> None:
-    computer.trainer(SERVICE)
-    computer.cgroup(SERVICE, limit=16 * GIB)
-
-
-@machine(cgroup="last_in_line")
-def workers_in_a_limited_cgroup(computer: Computer) -> None:
-    computer.trainer(SERVICE)
-    computer.process(80, b"worker", mib=4096, cgroup=SERVICE)
-    computer.cgroup(SERVICE, limit=16 * GIB)
-
-
-@machine(cgroup="exposed")
-def a_shell_of_a_megabyte_beside_it_in_a_limited_cgroup(computer: Computer) -> None:
-    computer.trainer(SERVICE)
-    computer.process(80, b"sh", mib=1, cgroup=SERVICE)
-    computer.cgroup(SERVICE, limit=16 * GIB)
-
-
-@machine(kernel="last_in_line", cgroup="exposed")
-def a_value_that_is_enough_for_the_machine_but_not_for_its_limit(computer: Computer) -> None:
-    computer.trainer(SERVICE, adj=-300)
-    computer.process(80, b"worker", mib=300, cgroup=SERVICE)
-    computer.cgroup(SERVICE, limit=10 * GIB)
-
-
-@machine(cgroup="exposed")
-def all_at_minus_1000_in_a_limited_cgroup(computer: Computer) -> None:
-    computer.trainer(SERVICE, adj=-1000)
-    computer.process(80, b"worker", mib=100, cgroup=SERVICE, adj=-1000)
-    computer.cgroup(SERVICE, limit=16 * GIB)
-
-
-@machine(cgroup="safe")
-def at_minus_1000_beside_others_in_a_limited_slice(computer: Computer) -> None:
-    computer.trainer(SERVICE, adj=-1000)
-    computer.cgroup("/system.slice", limit=16 * GIB)
-
-
-@machine(cgroup="exposed")
-def two_limits_of_which_the_lower_one_counts(computer: Computer) -> None:
-    computer.trainer(SERVICE)
-    computer.cgroup("/system.slice", limit=24 * GIB)
-    computer.cgroup(SERVICE, limit=16 * GIB)
-
-
-@machine(kernel="exposed", cgroup="last_in_line")
-def the_kernel_is_to_panic_but_not_at_a_limit(computer: Computer) -> None:
-    workers_in_a_limited_cgroup(computer)
-    computer.setting("panic_on_oom", 1)
-
-
-@machine(cgroup="last_in_line")
-def a_value_that_swap_makes_enough(computer: Computer) -> None:
-    a_value_that_is_enough_for_the_machine_but_not_for_its_limit(computer)
-    computer.memory(swap=64)
-    computer.process(80, b"worker", mib=900, cgroup=SERVICE)
-
-
-@machine(cgroup="exposed")
-def the_same_where_its_cgroup_may_not_swap(computer: Computer) -> None:
-    a_value_that_swap_makes_enough(computer)
-    computer.cgroup(SERVICE, swap_limit=0)
 
 
 # -- the whole machine -----------------------------------------------------------------------------
@@ -240,6 +201,22 @@ def earlyoom_kills_the_group_that_a_worker_is_in(computer: Computer) -> None:
     computer.hunter("earlyoom", b"-g")
     computer.trainer(SERVICE, session=7)
     computer.process(80, b"worker", mib=100, cgroup=SERVICE, session=7)
+
+
+@machine(kernel="exposed", earlyoom="safe")
+def earlyoom_only_says_whom_it_would_kill(computer: Computer) -> None:
+    computer.hunter("earlyoom", b"-m", b"5", b"--dryrun")
+    computer.trainer(SERVICE, adj=0)
+
+
+@machine(earlyoom="exposed")
+def one_earlyoom_only_says_so_and_another_kills(computer: Computer) -> None:
+    computer.trainer(SERVICE, adj=0)
+    for pid, options in ((90, (b"--dryrun",)), (91, ())):
+        computer.process(
+            pid, b"earlyoom", mib=2, cgroup="/system.slice/earlyoom.service",
+            arguments=(b"earlyoom", *options), rights=ALL_RIGHTS,
+        )  # fmt: skip
 
 
 @machine(earlyoom="absent")
@@ -320,16 +297,6 @@ def test_shared_memory_is_not_freed_by_a_death(tmp_path: Path) -> None:
     computer.process(80, b"web", mib=100, shared_mib=4000, cgroup=SERVICE)
 
     assert computer.verdicts()["kernel"].first_bytes == (1024 + 100) << 20
-
-
-def test_of_two_limits_the_one_that_frees_less_is_told(tmp_path: Path) -> None:
-    computer = Computer(tmp_path)
-    computer.trainer(SERVICE)
-    computer.process(80, b"worker", mib=2048, cgroup=SERVICE)
-    computer.cgroup("/system.slice", limit=24 * GIB)
-    computer.cgroup(SERVICE, limit=16 * GIB)
-
-    assert computer.verdicts()["cgroup"].first_bytes == 2 * GIB
 
 
 def test_memory_that_no_kill_frees_is_told_of(tmp_path: Path) -> None:

@@ -156,7 +156,6 @@ def test_a_lower_value_never_makes_it_worse_for_the_whole_machine(
 def test_a_mark_that_is_kept_never_makes_it_worse(audit: tuple[Subject, Surroundings]) -> None:
     subject, around = audit
     marked = as_shielded(subject._replace(rule=Rule("r", Match(), -900, shield="preference")))
-    assert marked is not None
 
     before = Auditor(around).verdicts(subject)["systemd_oomd"].verdict
     after = Auditor(around).verdicts(marked)["systemd_oomd"].verdict

@@ -88,6 +88,43 @@ def the_same_without_swap(computer: Computer) -> None:
     computer.unit("-.slice", SWAP)
 
 
+@machine(systemd_oomd="exposed")
+def swap_watched_from_the_user_s_manager_where_the_scope_is_that_user_s(
+    computer: Computer,
+) -> None:
+    the_scope_and_the_manager_are_omitted(computer)
+    computer.memory(swap=8)
+    computer.unit("user@1000.service", SWAP)
+
+
+@machine(systemd_oomd="exposed")
+def the_same_where_only_the_manager_s_scope_is_the_user_s(computer: Computer) -> None:
+    swap_watched_from_the_user_s_manager_where_the_scope_is_that_user_s(computer)
+    computer.cgroup(TERMINAL, owner=0)
+
+
+@machine(systemd_oomd="safe")
+def the_same_where_both_scopes_are_root_s(computer: Computer) -> None:
+    the_same_where_only_the_manager_s_scope_is_the_user_s(computer)
+    computer.cgroup(f"{SESSION}/init.scope", owner=0)
+
+
+@machine(systemd_oomd="unknown")
+def swap_perhaps_watched_from_a_user_s_slice_that_nobody_tells_of(computer: Computer) -> None:
+    computer.oomd()
+    computer.memory(swap=8)
+    computer.trainer("/batch.slice/train.service")
+    computer.cgroup("/batch.slice", owner=1000)
+    computer.cgroup("/batch.slice/train.service", owner=1000, mark="omit")
+    computer.unit("batch.slice", Unseen("systemd did not answer within 10 s"))
+
+
+@machine(systemd_oomd="safe")
+def the_same_without_swap_to_be_used_up(computer: Computer) -> None:
+    swap_perhaps_watched_from_a_user_s_slice_that_nobody_tells_of(computer)
+    computer.memory()
+
+
 @machine(systemd_oomd="safe", oom_policy="safe")
 def in_a_scope_of_our_own_under_all_of_that(computer: Computer) -> None:
     computer.oomd()
@@ -228,6 +265,18 @@ def systemd_does_not_answer_but_the_mark_is_root_s(computer: Computer) -> None:
 @pytest.mark.parametrize(("build", "expected"), machine.cases, ids=name_of)
 def test_the_verdicts_on(build: Build, expected: Mapping[str, Standing], tmp_path: Path) -> None:
     as_expected(Computer(tmp_path), build, expected)
+
+
+def test_the_remedy_is_the_one_that_helps_against_swap_too(tmp_path: Path) -> None:
+    computer = Computer(tmp_path)
+    computer.oomd()
+    computer.session(watched=WATCHED._replace(swap="kill"), owner=1000)
+    computer.memory(swap=8)
+    computer.trainer(TERMINAL)
+    computer.cgroup(TERMINAL, owner=1000)
+
+    advice = computer.verdicts()["systemd_oomd"].advice
+    assert advice == "shield: scope in rule training"
 
 
 USER, ROOT = 1000, 0

@@ -22,7 +22,9 @@ PATIENCE_SECONDS = 20.0
 
 ratios = st.none() | st.floats(0, 1)
 names = st.builds(UnitName, st.none() | st.integers(0, 65535), st.text())
-found = st.builds(UnitSettings, st.none() | st.text(), st.text(), ratios, ratios, st.text())
+found = st.builds(
+    UnitSettings, st.none() | st.text(), st.text(), ratios, ratios, st.text(), st.integers(0)
+)
 unseen = st.builds(Unseen, st.text())
 versions = st.tuples(st.integers(0), st.integers(0))
 
@@ -78,6 +80,14 @@ def test_only_services_and_scopes_are_asked_for_a_policy() -> None:
 
     assert told.oom_policy is None
     assert "OOMPolicy" not in properties.asked
+
+
+def test_a_service_has_a_main_process() -> None:
+    assert settings("train.service", Properties(MainPID=4711)).main_pid == 4711
+
+
+def test_a_service_that_has_ended_has_no_main_process() -> None:
+    assert settings("train.service", Properties(MainPID=0)).main_pid == 0
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from oomwatchd.kernel.tree import CgroupTree
 from oomwatchd.model import Config, Rule
 from oomwatchd.paths import CONFIG
 from oomwatchd.pending import pending
-from oomwatchd.policy.audit import SHIELDED, Auditor, as_shielded
+from oomwatchd.policy.audit import SHIELDED, Auditor, after_moves, as_shielded
 from oomwatchd.surroundings import Sources, Target, survey
 from oomwatchd.systemd.asking import ask_within
 from oomwatchd.text import printable
@@ -129,9 +129,9 @@ def promises_broken(targets: Sequence[Target], sources: Sources) -> list[Broken]
     if not protected:
         return []
     subjects, around = survey(protected, sources)
-    auditor = Auditor(around)
+    auditor = Auditor(around._replace(holders=after_moves(subjects, around.holders)))
     found: dict[tuple[str, Killer], Broken] = {}
-    for subject in filter(None, map(as_shielded, subjects)):
+    for subject in map(as_shielded, subjects):
         verdicts = auditor.verdicts(subject)
         for killer in SHIELDED:
             verdict, key = verdicts[killer], (subject.rule.name, killer)

@@ -11,7 +11,8 @@ from typing import Final
 
 from oomwatchd.auditing import Cgroup, Preference, UnitName
 from oomwatchd.kernel.cgroup import CGROUP_ROOT, UNIT, USER_MANAGER
-from oomwatchd.kernel.mark import MEANS_YES, OMIT
+from oomwatchd.kernel.mark import MEANS_YES, OMIT, CgroupFs
+from oomwatchd.text import decoded
 
 AVOID: Final = "user.oomd_avoid"
 ROOT_SLICE: Final = "-.slice"
@@ -54,6 +55,12 @@ class CgroupTree:
         if manager is None or not os.path.isdir(f"{self._root}{manager}/init.scope"):
             return None
         return self.cgroup(f"{manager}/init.scope", ())
+
+    def home_of(self, scope: str) -> str | None:
+        """Where those in a scope of ours lay before; None if that is not told, or not by root."""
+        told = CgroupFs(Path(self._root)).home_of(scope)
+        by_root = owner_of(f"{self._root}{scope}") == 0
+        return decoded(told) if told is not None and by_root else None
 
     def cgroup(self, path: str, units: tuple[UnitName, ...]) -> Cgroup:
         directory = self._root + path.rstrip("/")

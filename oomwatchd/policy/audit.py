@@ -1,10 +1,12 @@
 """Which killers can still take a process, and the one change that would help against each."""
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from oomwatchd.auditing import (
     KILLERS,
     Cgroup,
+    Holder,
     Killer,
     Standing,
     Subject,
@@ -16,6 +18,7 @@ from oomwatchd.policy import audit_kernel, audit_others, audit_systemd
 from oomwatchd.policy.queue import Queues
 
 GRAVITY: Final[tuple[Standing, ...]] = ("absent", "safe", "last_in_line", "unknown", "exposed")
+SCOPE_TO_COME: Final = "/oomwatchd.slice/oomwatchd.scope"  # stands for all of them
 SHIELDED: Final[tuple[Killer, ...]] = ("oom_group", "oom_policy", "systemd_oomd")
 
 
@@ -45,9 +48,9 @@ class Auditor:
         return {killer: found[killer] for killer in KILLERS}
 
     def _at_limits(self, subject: Subject) -> Verdict:
-        limited = audit_kernel.limited(subject)
+        limited = audit_kernel.limited(subject, self._around)
         if not limited:
-            return Verdict("absent", "no cgroup above it has a limit")
+            return Verdict("absent", "no cgroup above it has a limit that can be reached")
         return worst(
             [
                 audit_kernel.at_limit(subject, cgroup, self._around, self._queues)
@@ -64,15 +67,17 @@ def worst(verdicts: list[Verdict]) -> Verdict:
     )
 
 
-def as_shielded(subject: Subject) -> Subject | None:
-    """*subject* as its rule's shield will have it; None: in a scope of its own, out of reach.
+def as_shielded(subject: Subject) -> Subject:
+    """*subject* as its rule's shield will have it; in a scope of its own, no cgroup above it takes
+    it along, but as the main process of a service it may still be that.
 
     For `check`, which is asked before a configuration is in force.
     """
     if subject.rule.shield == "none" or subject.in_container:
         return subject
     if subject.rule.shield == "scope":
-        return None
+        home = subject.home or subject.line
+        return subject._replace(line=(), init_scope=None, home=home)
     *above, own = subject.line
     groups = (marked(cgroup) if cgroup.oom_group else cgroup for cgroup in above)
     manager = subject.init_scope
@@ -80,6 +85,35 @@ def as_shielded(subject: Subject) -> Subject | None:
         line=(*groups, marked(own)),
         init_scope=None if manager is None else marked(manager),
     )
+
+
+def after_moves(subjects: Iterable[Subject], holders: Sequence[Holder]) -> tuple[Holder, ...]:
+    """*holders*, the first created first, when those whose shield is a scope have theirs: with
+    their descendants, as far as these are in the same unit.
+    """
+    units = {
+        subject.holder.pid: unit_of(subject)
+        for subject in subjects
+        if subject.rule.shield == "scope" and not subject.in_container
+    }
+    for holder in holders:
+        unit = units.get(holder.parent_pid)
+        if unit is not None and unit.holds(holder.cgroup):
+            units.setdefault(holder.pid, unit)
+    return tuple(
+        holder._replace(cgroup=SCOPE_TO_COME) if holder.pid in units else holder
+        for holder in holders
+    )
+
+
+def unit_of(subject: Subject) -> Cgroup:
+    """The cgroup of the unit that it lies in; its own, if in none."""
+    units = (
+        cgroup
+        for cgroup in reversed(subject.line)
+        if any(not unit.name.endswith(".slice") for unit in cgroup.units)
+    )
+    return next(units, subject.line[-1])
 
 
 def marked(cgroup: Cgroup) -> Cgroup:

@@ -95,9 +95,24 @@ def remarks(machine: Machine) -> str:
 # -- a cgroup's limit ------------------------------------------------------------------------------
 
 
-def limited(subject: Subject) -> list[Cgroup]:
-    """From the root down."""
-    return [cgroup for cgroup in subject.line if cgroup.limit_bytes is not None]
+def limited(subject: Subject, around: Surroundings) -> list[Cgroup]:
+    """From the root down, those whose limit can be reached: before all memory, and before the
+    limits above it.  In cgroup v1, that of memory and swap together is one more limit.
+    """
+    machine = around.machine
+    memory_bytes = (machine.total_pages - machine.swap_pages) * machine.page_bytes
+    both_bytes = machine.total_pages * machine.page_bytes
+    found = []
+    for cgroup in subject.line:
+        if cgroup.limit_bytes is None:
+            continue
+        both = both_bytes
+        if not around.unified and cgroup.swap_limit_bytes is not None:
+            both = cgroup.limit_bytes + cgroup.swap_limit_bytes
+        if cgroup.limit_bytes < memory_bytes or both < both_bytes:
+            found.append(cgroup)
+        memory_bytes, both_bytes = min(memory_bytes, cgroup.limit_bytes), min(both_bytes, both)
+    return found
 
 
 def at_limit(subject: Subject, cgroup: Cgroup, around: Surroundings, queues: Queues) -> Verdict:
@@ -165,15 +180,17 @@ def oom_group(subject: Subject, around: Surroundings) -> Verdict:
     if group is None:
         return Verdict("absent", "no cgroup above it has memory.oom.group=1")
     where = f"{group.path} has memory.oom.group=1"
-    if subject.holder.oom_score_adj == OOM_SCORE_ADJ_MIN:
-        return spared(subject, group, around, where)
-    if not others_in(group, subject.holder, around):
-        if around.hidden:
-            return Verdict("unknown", f"{where}; it may hold {around.hidden}", as_root(around))
-        return Verdict("safe", f"{where}, but it is alone in there")
-    return Verdict(
+    others = others_in(group, subject.holder, around)
+    if not others and not around.hidden:
+        return Verdict("safe", f"{where}, but no other process in there can be picked")
+    verdict = Verdict(
         "exposed", f"{where}: if one process of it is picked, all are killed", split(subject, group)
     )
+    if subject.holder.oom_score_adj == OOM_SCORE_ADJ_MIN:
+        verdict = spared(subject, group, around, where)
+    if not others and verdict.verdict == "exposed":
+        return Verdict("unknown", f"{where}; it may hold {around.hidden}", as_root(around))
+    return verdict
 
 
 def spared(subject: Subject, group: Cgroup, around: Surroundings, where: str) -> Verdict:

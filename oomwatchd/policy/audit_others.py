@@ -16,6 +16,9 @@ from oomwatchd.policy.queue import Place, PointsOf, Queues, by_kernel
 
 # earlyoom adds 300 to oom_score, or takes them away; 2/3 of that scale is that of oom_score_adj.
 PREFER_ADJ: Final = 450
+# With this it only says whom it would kill.  nohang has no such option: what does not --monitor,
+# shows something and ends.
+DRY_RUN: Final = {"earlyoom": "--dryrun"}
 ANCESTORS_MAX: Final = 100  # how far up a worker of Ray may stand below its raylet
 Matches = re.Pattern[str]
 
@@ -33,12 +36,16 @@ class Earlyoom(NamedTuple):
 
 
 def hunter(around: Surroundings, killer: str) -> Hunter | Verdict:
-    """The one that runs; or the verdict, if none is seen."""
-    found = next((one for one in around.hunters if one.killer == killer), None)
+    """The one that runs; or the verdict, if none is seen that kills."""
+    running = [one for one in around.hunters if one.killer == killer]
+    dry_run = DRY_RUN.get(killer)
+    found = next((one for one in running if dry_run not in one.arguments), None)
     if found is not None:
         return found
     if around.hidden:
         return Verdict("unknown", f"whether it runs: {around.hidden}", as_root(around))
+    if running:
+        return Verdict("safe", f"it runs with {dry_run}, and kills nobody")
     return Verdict("absent", "it does not run")
 
 

@@ -1,6 +1,6 @@
 """systemd's killers: the unit's OOMPolicy=, and systemd-oomd, which goes by pressure and swap."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from oomwatchd.auditing import (
     Cgroup,
@@ -24,7 +24,9 @@ ROOT_NOT_HONOURED: Final = (252, 0)  # where the watched cgroup is not root's, t
 
 
 def oom_policies(subject: Subject, around: Surroundings) -> list[Verdict]:
-    """One for each unit that it lies in: its own first, then perhaps its user's manager."""
+    """One for each unit that it lies in: its own first, then perhaps its user's manager; and for
+    the service that it was moved out of.
+    """
     if not around.unified:
         return [Verdict("absent", "systemd sees the kernel's kills with cgroup v2 alone")]
     pairs = [
@@ -33,9 +35,26 @@ def oom_policies(subject: Subject, around: Surroundings) -> list[Verdict]:
         for unit in cgroup.units
         if unit.name.endswith(SERVICE_OR_SCOPE)
     ]
-    if not pairs:
-        return [Verdict("absent", "it lies in no service or scope of systemd")]
-    return [oom_policy(subject, unit, cgroup, around) for unit, cgroup in pairs]
+    found = [oom_policy(subject, unit, cgroup, around) for unit, cgroup in pairs]
+    found += by_home(subject, around)
+    return found or [Verdict("absent", "it lies in no service or scope of systemd")]
+
+
+def by_home(subject: Subject, around: Surroundings) -> list[Verdict]:
+    """When systemd stops a service, it ends the main process wherever that lies."""
+    found = []
+    for cgroup in subject.home:
+        unit = cgroup.units[0] if len(cgroup.units) == 1 else None  # a manager's is never moved
+        if unit is None or not unit.name.endswith(".service"):
+            continue
+        settings = around.units.get(unit, Unseen("not asked"))
+        verdict = oom_policy(subject, unit, cgroup, around)
+        if isinstance(settings, Unseen):
+            found.append(verdict)
+        elif settings.main_pid == subject.holder.pid:
+            why = f"wherever it lies, it is the main process of {unit.name}; {verdict.reason}"
+            found.append(verdict._replace(reason=why))
+    return found
 
 
 def oom_policy(subject: Subject, unit: UnitName, cgroup: Cgroup, around: Surroundings) -> Verdict:
@@ -71,6 +90,13 @@ def policy_advice(subject: Subject, unit: UnitName) -> str:
 # -- systemd-oomd ----------------------------------------------------------------------------------
 
 
+class Watch(NamedTuple):
+    """What systemd-oomd does when a unit is over its limit."""
+
+    cgroup: Cgroup  # the unit's: below it, somebody is killed
+    prefix: Cgroup  # whose owner decides which marks count
+
+
 def systemd_oomd(subject: Subject, around: Surroundings) -> list[Verdict]:
     """One for each cgroup above it that systemd-oomd watches, or that we do not know about."""
     if not around.unified:
@@ -102,54 +128,56 @@ def by_unit(
     settings: UnitSettings | Unseen,
     around: Surroundings,
 ) -> list[Verdict]:
+    for_pressure, for_swap = Watch(watched, watched), Watch(watched, subject.line[0])
     if isinstance(settings, Unseen):
-        if never_candidate(subject, watched, around):
+        possible = [for_pressure, for_swap] if around.machine.swap_pages else [for_pressure]
+        if all(never_candidate(subject, watch, around) for watch in possible):
             return []
         reason = f"whether systemd-oomd watches {unit.name}: {settings.reason}"
         return [Verdict("unknown", reason, as_root(around))]
     verdicts = []
+    if settings.swap == "kill" and around.machine.swap_pages:  # first: its remedy serves for both
+        when = f"when memory and swap are {around.oomd.swap_limit_ratio * 100:g} % full"
+        verdicts.append(watched_by(subject, for_swap, f"{unit.name} {when}", around))
     if settings.pressure == "kill":
         limit = settings.pressure_limit_ratio or around.oomd.limit_ratio
         seconds = settings.pressure_seconds or around.oomd.seconds
         when = f"above {limit * 100:g} % memory pressure for {seconds:g} s"
-        verdicts.append(watched_by(subject, watched, f"{unit.name} {when}", around))
-    if settings.swap == "kill" and around.machine.swap_pages:
-        when = f"when memory and swap are {around.oomd.swap_limit_ratio * 100:g} % full"
-        verdicts.append(watched_by(subject, watched, f"{unit.name} {when}", around))
+        verdicts.append(watched_by(subject, for_pressure, f"{unit.name} {when}", around))
     return verdicts
 
 
-def never_candidate(subject: Subject, watched: Cgroup, around: Surroundings) -> bool:
-    """Whether it is safe below *watched*, whatever that is set to."""
-    candidate = candidate_under(subject, watched)
+def never_candidate(subject: Subject, watch: Watch, around: Surroundings) -> bool:
+    """Whether nothing happens to it, should there be such a *watch*."""
+    candidate = candidate_under(subject, watch.cgroup)
     return candidate is None or (
         candidate.preference == "omit"
-        and honoured(candidate, watched, around.systemd_version) is True
-        and not session_can_die(subject, watched, around)
+        and honoured(candidate, watch.prefix, around.systemd_version) is True
+        and not session_can_die(subject, watch, around)
     )
 
 
-def session_can_die(subject: Subject, watched: Cgroup, around: Surroundings) -> bool:
+def session_can_die(subject: Subject, watch: Watch, around: Surroundings) -> bool:
     """Whether its user's manager is a candidate, with which all of the session ends."""
     manager = subject.init_scope
-    if manager is None or not watched.holds(manager.path):
+    if manager is None or not watch.cgroup.holds(manager.path):
         return False
     marked = manager.preference == "omit"
-    return not (marked and honoured(manager, watched, around.systemd_version) is True)
+    return not (marked and honoured(manager, watch.prefix, around.systemd_version) is True)
 
 
-def watched_by(subject: Subject, watched: Cgroup, why: str, around: Surroundings) -> Verdict:
-    """What systemd-oomd would do, as it kills below *watched*."""
+def watched_by(subject: Subject, watch: Watch, why: str, around: Surroundings) -> Verdict:
+    """What systemd-oomd would do by *watch*."""
     why = f"systemd-oomd kills cgroups of {why}"
-    candidate = candidate_under(subject, watched)
+    candidate = candidate_under(subject, watch.cgroup)
     if candidate is None:
         return Verdict("safe", f"{why}, but only those with no other below them, which its is not")
     if candidate.preference == "none":
         own = candidate is subject.line[-1]
         which = "its own" if own else f"{candidate.path}, which dies as a whole,"
-        advice = shield_advice(subject, watched, around)
+        advice = shield_advice(subject, watch, around)
         return Verdict("exposed", f"{why}; {which} has no mark", advice)
-    holds = honoured(candidate, watched, around.systemd_version)
+    holds = honoured(candidate, watch.prefix, around.systemd_version)
     mark = f"the mark {candidate.preference} of its own"
     if holds is None:
         reason = getattr(around.systemd_version, "reason", "")
@@ -161,10 +189,10 @@ def watched_by(subject: Subject, watched: Cgroup, why: str, around: Surroundings
     if not holds:
         return Verdict(
             "exposed",
-            f"{why}; {mark} does not count, {why_not(candidate, watched)}",
+            f"{why}; {mark} does not count, {why_not(candidate, watch.prefix)}",
             scope_advice(subject),
         )
-    return beside_others(subject, candidate, watched, f"{why}; {mark} counts", around)
+    return beside_others(subject, candidate, watch, f"{why}; {mark} counts", around)
 
 
 def candidate_under(subject: Subject, watched: Cgroup) -> Cgroup | None:
@@ -178,12 +206,15 @@ def candidate_under(subject: Subject, watched: Cgroup) -> Cgroup | None:
     return group or (own if own.leaf else None)
 
 
-def honoured(cgroup: Cgroup, watched: Cgroup, version: tuple[int, int] | Unseen) -> bool | None:
-    """Whether a mark on *cgroup* counts where *watched* is over the limit; None: not known.
+def honoured(cgroup: Cgroup, prefix: Cgroup, version: tuple[int, int] | Unseen) -> bool | None:
+    """Whether a mark on *cgroup* counts; None: not known.
 
-    Source:  systemd, src/oom/oomd-util.c, of the versions named.
+    *prefix* is, for pressure, the cgroup over its limit; for swap always the root.
+
+    Source:  systemd, src/oom/oomd-util.c, of the versions named: oomd_sort_cgroup_contexts() and
+             oomd_fetch_cgroup_oom_preference().
     """
-    same_owner = cgroup.owner_uid == watched.owner_uid
+    same_owner = cgroup.owner_uid == prefix.owner_uid
     if cgroup.owner_uid != 0 and not same_owner:
         return False
     if isinstance(version, Unseen):
@@ -196,10 +227,10 @@ def honoured(cgroup: Cgroup, watched: Cgroup, version: tuple[int, int] | Unseen)
 
 
 def beside_others(
-    subject: Subject, candidate: Cgroup, watched: Cgroup, why: str, around: Surroundings
+    subject: Subject, candidate: Cgroup, watch: Watch, why: str, around: Surroundings
 ) -> Verdict:
     """A mark that counts; but what does systemd-oomd take instead?"""
-    manager_can_die = session_can_die(subject, watched, around)
+    manager_can_die = session_can_die(subject, watch, around)
     if candidate.preference == "omit" and not manager_can_die:
         return Verdict("safe", why)
     manager = subject.init_scope
@@ -209,33 +240,33 @@ def beside_others(
     first_pages = sum(
         holder.freed_pages
         for holder in around.holders
-        if watched.holds(holder.cgroup)
+        if watch.cgroup.holds(holder.cgroup)
         and not candidate.holds(holder.cgroup)
         and not (manager is not None and manager.holds(holder.cgroup))
     )
     first_bytes = first_pages * machine.page_bytes
-    advice = shield_advice(subject, watched, around)
+    advice = shield_advice(subject, watch, around)
     if first_pages < machine.total_pages * LITTLE_RATIO:
         return Verdict("exposed", f"{why}; next to nothing else could be killed", advice)
-    reason = f"{why}; {size(first_bytes)} of others in {watched.path} can go first"
+    reason = f"{why}; {size(first_bytes)} of others in {watch.cgroup.path} can go first"
     return Verdict("last_in_line", reason, advice, first_bytes)
 
 
-def why_not(candidate: Cgroup, watched: Cgroup) -> str:
-    if candidate.owner_uid == watched.owner_uid:
+def why_not(candidate: Cgroup, prefix: Cgroup) -> str:
+    if candidate.owner_uid == prefix.owner_uid:
         return "as this version of systemd-oomd does not heed it"
     return (
         f"as {candidate.path} belongs to uid {candidate.owner_uid}"
-        f" and {watched.path} to uid {watched.owner_uid}"
+        f" and {prefix.path} to uid {prefix.owner_uid}"
     )
 
 
-def shield_advice(subject: Subject, watched: Cgroup, around: Surroundings) -> str:
+def shield_advice(subject: Subject, watch: Watch, around: Surroundings) -> str:
     """A mark where it would count, else a cgroup of its own."""
     if subject.in_container:
         return scope_advice(subject)
-    own = candidate_under(subject, watched)
-    if own is not None and honoured(own, watched, around.systemd_version) is not False:
+    own = candidate_under(subject, watch.cgroup)
+    if own is not None and honoured(own, watch.prefix, around.systemd_version) is not False:
         return f"shield: preference in rule {subject.rule.name}{already(subject, 'preference')}"
     return scope_advice(subject)
 

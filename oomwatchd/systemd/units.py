@@ -133,6 +133,7 @@ def settings(unit: str, value: Property) -> UnitSettings:
             None if microseconds in (None, UNSET_USEC) else int(microseconds or 0) / 1e6
         ),
         swap=str(value(unit, "ManagedOOMSwap", "s") or "auto"),
+        main_pid=int(value(unit, "MainPID", "u") or 0) if unit.endswith(".service") else 0,
     )
 
 
