@@ -9,6 +9,7 @@ from oomwatchd.model import Units
 from oomwatchd.text import decoded
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+LEVELS_MAX: Final = 64  # below the root; whoever has a cgroup of his own can nest thousands
 UNIT: Final = re.compile(r".+\.(service|scope|socket|mount|swap|slice)")
 USER_MANAGER: Final = re.compile(r"user@\d+\.service")
 UNIFIED: Final = b"0::"
@@ -65,11 +66,20 @@ def units_of(path: str) -> Units:
 
     Source:  systemd, src/basic/cgroup-util.c, cg_path_get_unit(), cg_path_get_user_unit().
     """
-    components = path.strip("/").split("/")
-    system, rest = first_unit(components)
+    system, rest = first_unit(components_of(path))
     if system is None or not USER_MANAGER.fullmatch(system):
         return Units(system, None)
     return Units(system, first_unit(rest)[0])
+
+
+def components_of(path: str) -> list[str]:
+    """The names from the root down; what lies deeper than LEVELS_MAX is nobody's but a user's."""
+    return path.strip("/").split("/", LEVELS_MAX)[:LEVELS_MAX]
+
+
+def is_too_deep(path: str) -> bool:
+    """Whether it would take too long to look at each cgroup from the root down to *path*."""
+    return path.count("/") > LEVELS_MAX
 
 
 def first_unit(components: list[str]) -> tuple[str | None, list[str]]:
@@ -90,7 +100,7 @@ def in_kubernetes_pod(path: str) -> bool:
     a user may name a cgroup of his own so, but only below user.slice.  A daemon that is in a pod
     itself may see less of the path: ``/../../podUID/ID``.
     """
-    components = path.split("/")
+    components = components_of(path)
     return "user.slice" not in components and any(
         component.startswith("kubepods") or "-kubepods" in component or POD.fullmatch(component)
         for component in components
@@ -118,10 +128,9 @@ def in_container(path: str) -> bool:
 
     A user may name a cgroup of his own so, and will get less protection for it.
     """
-    components = path.strip("/").split("/")
     return in_kubernetes_pod(path) or any(
         CONTAINER_SCOPE.fullmatch(component) or CONTAINER_PARENT.fullmatch(component)
-        for component in components
+        for component in components_of(path)
     )
 
 
@@ -130,7 +139,7 @@ def unit_cgroup(path: str) -> str:
 
     Of what lies in a user's manager, that manager's unit.
     """
-    components = path.strip("/").split("/")
+    components = components_of(path)
     system, rest = first_unit(components)
     if system is None:
         return path
