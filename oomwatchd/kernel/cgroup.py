@@ -19,9 +19,10 @@ POD: Final = re.compile(r"pod[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 CONTAINER_SCOPE: Final = re.compile(
     r"(docker|libpod|libpod-conmon|crio|cri-containerd|nerdctl|buildkit|lxc)-.+\.scope"
 )
-# ... and where they and LXC put it, where they arrange cgroups by themselves; nspawn.
+# ... and where they and LXC put it, where they arrange cgroups by themselves; nspawn; below the
+# unit that runs podman --cgroups=split, as Quadlet has it.
 CONTAINER_PARENT: Final = re.compile(
-    r"docker|buildkit|libpod_parent|lxc|lxc\.(payload|monitor)\b.*|k8s\.io|machine\.slice"
+    r"docker|buildkit|libpod_parent|libpod-payload-.+|lxc|lxc\.(payload|monitor)\b.*|k8s\.io|machine\.slice"
 )
 
 
