@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,7 +32,7 @@ class Membership(NamedTuple):
     unit_path: str  # in the hierarchy that systemd arranges
 
 
-def parse_cgroup(raw: bytes) -> Membership:
+def parse_cgroup(raw: bytes, decode: Callable[[bytes], str] = decoded) -> Membership:
     """Take ``/proc/PID/cgroup`` apart: lines ``ID:CONTROLLERS:PATH``, the path being anything.
 
     On a machine with cgroup v1 or both, systemd arranges its own named hierarchy and the memory
@@ -42,7 +43,7 @@ def parse_cgroup(raw: bytes) -> Membership:
     Source:  cgroups(7), proc_pid_cgroup(5).
     """
     paths = {}
-    for line in decoded(raw).split("\n"):
+    for line in decode(raw).split("\n"):
         _, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
         if colon:
