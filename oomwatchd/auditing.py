@@ -104,6 +104,7 @@ class Cgroup(NamedTuple):
     preference: Preference = "none"  # by the xattr, which is what systemd-oomd reads
     leaf: bool = True  # nothing lies below it
     units: tuple[UnitName, ...] = ()  # whose cgroup it is: of user@1000.service, two managers' own
+    unseen: str = ""  # why nothing but path and units is known of it; empty: all is
 
     def holds(self, path: str) -> bool:
         """Whether *path* is this cgroup or lies in it."""
@@ -132,6 +133,7 @@ class Oomd(NamedTuple):
     seconds: float = 30.0
     swap_limit_ratio: float = 0.9
     rule_files: tuple[str, ...] = ()  # since systemd 261; what they say is not read
+    unread: tuple[str, ...] = ()  # files that could not be read, each with why
 
 
 class Surroundings(NamedTuple):

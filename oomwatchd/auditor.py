@@ -13,6 +13,7 @@ from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.kernel.tree import CgroupTree
 from oomwatchd.model import Match, Rule
 from oomwatchd.policy.audit import Auditor
+from oomwatchd.policy.unseen import judged
 from oomwatchd.surroundings import Sources, Target, survey
 from oomwatchd.systemd.asking import ask_within
 
@@ -31,7 +32,7 @@ def answer(question: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     auditor = Auditor(around)
     exposed: Counter[tuple[str, str]] = Counter()
     for subject in subjects:
-        for killer, verdict in auditor.verdicts(subject).items():
+        for killer, verdict in judged(auditor, subject, around).items():
             exposed[subject.rule.name, killer] += verdict.verdict == "exposed"
     return {
         "exposed": [[name, killer, count] for (name, killer), count in exposed.items()],

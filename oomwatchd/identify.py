@@ -151,8 +151,12 @@ def exe_reader(patterns: tuple[str, ...]) -> Callable[[int], Exe | None]:
     return lambda directory: read_exe(directory, wanted)
 
 
-def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
+def cgroup_of(
+    directory: int, name: str = "cgroup", decode: Callable[[bytes], str] = decoded
+) -> Membership:
     """Where the process lies; nowhere that a pattern names, if the kernel cannot tell.
+
+    By os.fsdecode the path leads back to the directory; otherwise it is fit to be shown.
 
     Before Linux 6.8 it refuses (ENAMETOOLONG) where the path is longer than 4 KiB, and whoever has
     a cgroup of his own can nest more of them as deep as that.
@@ -163,17 +167,16 @@ def cgroup_of(directory: int, name: str = "cgroup") -> Membership:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return UNTOLD
-    return placed_cgroup(raw) if len(raw) > CGROUP_KEPT_BYTES else kept_cgroup(raw)
+    placed = kept_cgroup if len(raw) <= CGROUP_KEPT_BYTES else placed_cgroup
+    return placed(raw, decode)
 
 
-@lru_cache(maxsize=256)
-def kept_cgroup(raw: bytes) -> Membership:
-    """What many processes have in common, as they lie in the same cgroup."""
-    return placed_cgroup(raw)
+def placed_cgroup(raw: bytes, decode: Callable[[bytes], str]) -> Membership:
+    return in_machine(parse_cgroup(raw, decode), our_root())
 
 
-def placed_cgroup(raw: bytes) -> Membership:
-    return in_machine(parse_cgroup(raw), our_root())
+# What many processes have in common, as they lie in the same cgroup.
+kept_cgroup: Final = lru_cache(maxsize=256)(placed_cgroup)
 
 
 def home_of(directory: int, cgroups: CgroupFs = CGROUPS) -> Membership:

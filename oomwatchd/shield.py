@@ -11,7 +11,7 @@ from typing import Final
 
 from oomwatchd.holds import Hold, Holds
 from oomwatchd.identify import CGROUP_LIMIT_BYTES
-from oomwatchd.kernel.cgroup import in_container, unified_path, unit_cgroup
+from oomwatchd.kernel.cgroup import in_container, is_too_deep, unified_path, unit_cgroup
 from oomwatchd.kernel.inotify import AttributeEvents
 from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.proc import ProcFs, read
@@ -29,6 +29,7 @@ ROUND_SECONDS: Final = 120.0  # within which it is noticed that somebody has mov
 # Who owns a cgroup can change its attributes all day: so many seconds pass between two looks.
 ALARM_PAUSE_SECONDS: Final = 0.2
 NEVER: Final = float("inf")
+LOOKS_MAX: Final = 1024  # at memory.oom.group in one turn; 10 ms
 
 
 class Shield:
@@ -52,6 +53,7 @@ class Shield:
         self._marks = Marks(cgroups, ledger, record, save_ledger, self._events, dry_run=dry_run)
         self._lodgings: dict[int, Lodging] = {}
         self._residents: dict[str, set[int]] = {}  # by cgroup: pids
+        self._killed_as_one: dict[str, bool] = {}  # by cgroup, as seen in this turn
         self._changed = True  # which cgroups have residents
         self._settled: set[str] = set()  # those that have some again
         self._again: list[tuple[float, int]] = []  # a heap: when to visit whom once more
@@ -86,6 +88,7 @@ class Shield:
         if scan:
             self._visit(self._next_in_round() | self._displaced())
         self._visit(self._moves.tend(now.seconds))
+        self._killed_as_one = {}
         if self._changed:
             self._changed = False
             one_of_each = (self._lodgings[min(pids)] for pids in self._residents.values())
@@ -133,6 +136,9 @@ class Shield:
     def _visit(self, pids: Iterable[int]) -> None:
         moved = []
         for pid in pids:
+            if len(self._killed_as_one) >= LOOKS_MAX:
+                heapq.heappush(self._again, (0.0, pid))  # at once, in the next turn
+                continue
             hold = self._holds.get(pid)
             last, now = self._lodgings.get(pid), self._lodging(hold) if hold is not None else None
             if last != now:
@@ -163,22 +169,34 @@ class Shield:
             self._moves.want(lodging)
 
     def _lodging(self, hold: Hold) -> Lodging | None:
-        """Where the process lives, if it is to be shielded; containers' runtimes see to theirs."""
+        """Where the process lives, if it is to be shielded; containers' runtimes see to theirs, and
+        who nests cgroups too deep does so to hinder us.
+        """
         shield = hold.rule.shield
         if shield == "none":
             return None
         cgroup = whereabouts(hold, self._proc)
-        if cgroup is None or in_container(cgroup):
+        if cgroup is None or is_too_deep(cgroup) or in_container(cgroup):
             return None
         return Lodging(hold.id, hold.rule.name, shield, cgroup, tuple(self._groups(cgroup)))
 
     def _groups(self, cgroup: str) -> Iterator[str]:
-        """Those above it, in the same unit, that are killed as one."""
-        unit, above = unit_cgroup(cgroup), cgroup
-        while above != unit:
-            above = above.rpartition("/")[0]
-            if self._cgroups.is_killed_as_one(above):
+        """Those above it, in the same unit, that are killed as one, as far as it counts: whoever is
+        to kill in the unit takes the uppermost within it, and looks no further down.
+        """
+        unit = above = unit_cgroup(cgroup)
+        while above != cgroup:
+            if self._is_killed_as_one(above):
                 yield above
+                if above != unit:
+                    return
+            end = cgroup.find("/", len(above) + 1)
+            above = cgroup[:end] if end >= 0 else cgroup
+
+    def _is_killed_as_one(self, cgroup: str) -> bool:
+        if cgroup not in self._killed_as_one:
+            self._killed_as_one[cgroup] = self._cgroups.is_killed_as_one(cgroup)
+        return self._killed_as_one[cgroup]
 
     # -- being told --------------------------------------------------------------------------------
 

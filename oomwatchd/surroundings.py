@@ -5,7 +5,7 @@ Whoever may not see all of it is told less, and the audit says so.
 
 import os
 import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -74,6 +74,7 @@ class Census(NamedTuple):
 
     holders: tuple[Holder, ...]  # the first created first
     started: dict[int, int]  # by pid
+    paths: dict[int, str]  # by pid: of some, the cgroup's as the file system has it
     hunters: tuple[Hunter, ...]
     oomd_runs: bool
     hidden: str
@@ -81,10 +82,10 @@ class Census(NamedTuple):
 
 def survey(targets: Sequence[Target], sources: Sources) -> tuple[list[Subject], Surroundings]:
     """The subjects among *targets* that still live, and what surrounds them."""
-    census = taken(sources.proc)
+    census = taken(sources.proc, {target.pid for target in targets})
     holders = {holder.pid: holder for holder in census.holders}
     subjects = [
-        subject_of(target, holders[target.pid], sources.cgroups)
+        subject_of(target, holders[target.pid], census.paths[target.pid], sources.cgroups)
         for target in targets
         if census.started.get(target.pid) == target.start_ticks
     ]
@@ -102,13 +103,13 @@ def survey(targets: Sequence[Target], sources: Sources) -> tuple[list[Subject], 
     )
 
 
-def subject_of(target: Target, holder: Holder, cgroups: CgroupTree) -> Subject:
+def subject_of(target: Target, holder: Holder, path: str, cgroups: CgroupTree) -> Subject:
     return Subject(
         holder=holder,
         rule=target.rule,
         wanted=target.wanted,
-        line=cgroups.line(holder.cgroup),
-        init_scope=cgroups.init_scope(holder.cgroup) if cgroups.unified else None,
+        line=cgroups.line(path),
+        init_scope=cgroups.init_scope(path) if cgroups.unified else None,
         in_pod=in_kubernetes_pod(holder.cgroup),
         in_container=in_container(holder.cgroup),
         home=home_line(holder.cgroup, cgroups),
@@ -147,8 +148,10 @@ def machine(proc: Path) -> Machine:
 # -- processes -------------------------------------------------------------------------------------
 
 
-def taken(proc: ProcFs) -> Census:
+def taken(proc: ProcFs, asked: Container[int]) -> Census:
+    """*asked*: the pids of those whose cgroups are to be looked at."""
     found: list[tuple[int, Holder]] = []
+    paths: dict[int, str] = {}
     hunters: list[Hunter] = []
     oomd_runs, refused = False, 0
     pids = {int(name) for name in proc.listing()}
@@ -158,6 +161,8 @@ def taken(proc: ProcFs) -> Census:
             if look is None:
                 continue
             with closing(look):
+                if pid in asked:
+                    paths[pid] = cgroup_of(look.directory, decode=os.fsdecode).path
                 holder = read_holder(look)
                 hunters += hunting(look)
         except PermissionError:
@@ -172,6 +177,7 @@ def taken(proc: ProcFs) -> Census:
     return Census(
         tuple(holder for _, holder in found),
         {holder.pid: start_ticks for start_ticks, holder in found},
+        paths,
         tuple(hunters),
         oomd_runs,
         hidden(proc.root, pids, refused),

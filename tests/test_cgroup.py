@@ -211,6 +211,9 @@ def test_the_cgroup_of_the_unit(path: str, unit: str) -> None:
         ("/machine.slice/libpod-0123.scope/container", True),
         ("/machine.slice/systemd-nspawn@web.service/payload", True),
         (f"{USER}/user.slice/libpod-0123.scope", True),
+        ("/system.slice/web.service/libpod-payload-0123", True),  # Quadlet: --cgroups=split
+        (f"{USER}/app.slice/web.service/libpod-payload-0123/init", True),
+        ("/system.slice/web.service/runtime", False),  # its conmon
         ("/system.slice/cri-containerd-0123.scope", True),
         ("/lxc.payload.web/init.scope", True),
         ("/kubepods.slice/kubepods-pod1.slice/x", True),

@@ -119,6 +119,7 @@ def test_where_the_unit_is_killed_as_one_it_is_marked_too(world: ShieldedWorld) 
         "/kubelet-kubepods.slice/x",
         "/lxc.payload.web/system.slice/db.service",
         "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-0123abc.scope",
+        "/system.slice/web.service/libpod-payload-0123abc",
     ],
 )
 def test_containers_and_pods_are_left_alone(world: ShieldedWorld, cgroup: str) -> None:

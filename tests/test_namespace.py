@@ -84,6 +84,24 @@ def test_where_only_the_namespace_is_mounted_there_is_no_root_to_be_found(
     assert namespace_root(own, 4711, cgroups) == NOT_FOUND
 
 
+def test_cgroups_that_a_user_has_nested_by_the_thousand_do_not_end_the_search(
+    tmp_path: Path,
+) -> None:
+    cgroups = tree(tmp_path, a="", kubepods__podA__c1="4711\n")
+    directory = os.open(tmp_path / "a", os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("a", dir_fd=directory)
+        above, directory = directory, os.open("a", os.O_RDONLY, dir_fd=directory)
+        os.close(above)
+    os.close(directory)
+
+    assert namespace_root(b"0::/\n", 4711, cgroups) == CONTAINER
+    assert namespace_root(b"0::/\n", 4712, cgroups) == NOT_FOUND
+    subprocess.run(
+        ["rm", "-r", tmp_path / "a"], check=True
+    )  # shutil.rmtree goes down by recursion, too
+
+
 def test_among_several_hierarchies_there_is_no_one_root(tmp_path: Path) -> None:
     cgroups = tree(tmp_path, memory__kubepods__podA__c1="4711\n")
     (cgroups / "cgroup.controllers").unlink()

@@ -35,6 +35,21 @@ def test_the_administrator_s_file_of_the_same_name_replaces_the_vendor_s(tmp_pat
     assert read_oomd(tmp_path, running=True).swap_limit_ratio == 0.7
 
 
+def test_a_drop_in_that_cannot_be_read_is_told_and_the_others_count(tmp_path: Path) -> None:
+    places = tmp_path / "etc/systemd/oomd.conf.d"
+    put(tmp_path, "etc/systemd/oomd.conf.d/20.conf", "[OOM]\nSwapUsedLimit=70%\n")
+    (places / "10.conf").symlink_to(tmp_path / "nowhere")
+    (places / "15.conf").mkdir()
+    (places / "16.conf").symlink_to("/dev/null")
+    found = read_oomd(tmp_path, running=True)
+
+    assert found.swap_limit_ratio == 0.7
+    assert found.unread == (
+        f"{places}/10.conf: No such file or directory",
+        f"{places}/15.conf: Is a directory",
+    )
+
+
 def test_drop_ins_come_after_the_main_file_and_in_the_order_of_their_names(tmp_path: Path) -> None:
     put(tmp_path, "etc/systemd/oomd.conf", "[OOM]\nDefaultMemoryPressureLimit=10%\n")
     put(tmp_path, "etc/systemd/oomd.conf.d/20.conf", "[OOM]\nDefaultMemoryPressureLimit=30%\n")

@@ -1,5 +1,6 @@
 """What systemd says of a unit, and what becomes of the answers on their way."""
 
+import json
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oomwatchd.auditing import UnitName, UnitSettings, Unseen
-from oomwatchd.systemd.asking import ask_within, decoded, encoded, questions
+from oomwatchd.systemd.asking import UNITS_MAX, ask_within, decoded, encoded, questions
 from oomwatchd.systemd.manager import Worker
 from oomwatchd.systemd.units import SCALE, UNSET_USEC, Answers, parse_version, settings
 
@@ -164,6 +165,35 @@ def test_a_manager_that_hangs_does_not_take_the_others_answers_along() -> None:
         SCOPE: Unseen("systemd did not answer within 0.5 s"),
         SERVICE: UnitSettings("stop"),
     }
+
+
+def test_a_user_with_many_units_of_long_names_does_not_keep_the_system_from_being_asked() -> None:
+    told = encoded(Answers((257, 0), {SERVICE: UnitSettings("stop")}))
+    many = [UnitName(1000, f"{number}{'x' * 200}.scope") for number in range(UNITS_MAX)]
+    children = iter([child("/bin/sleep", "3600", told=told), child("/bin/true")])
+
+    answers = ask_within([SERVICE, *many], 0.5, lambda: next(children))
+
+    assert (answers.version, answers.units[SERVICE]) == ((257, 0), UnitSettings("stop"))
+    assert answers.units[many[0]] == Unseen("asking systemd failed")
+    assert answers.units[many[-1]] == Unseen("too many units")
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 255, "\N{SNOWMAN}" * 85, "\x01" * 255])
+def test_question_and_answer_fit_into_a_packet_whatever_the_units_are_called(name: str) -> None:
+    units = [UnitName(4294967294, f"{number}{name}") for number in range(UNITS_MAX)]
+    [_, (manager, theirs)] = questions(units)
+    full = UnitSettings("continue", "auto", 0.20000000004656613, 30.000001, "auto")
+    ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, other:
+        sent = [
+            ours.send(json.dumps((manager, theirs)).encode()),
+            other.send(encoded(Answers(Unseen("not asked"), dict.fromkeys(theirs, full)))),
+        ]
+
+    assert theirs == units[: len(theirs)]
+    assert len(theirs) >= 80
+    assert all(sent)
 
 
 def test_without_room_for_a_child_it_says_so() -> None:

@@ -287,6 +287,19 @@ def test_containers_are_left_alone(
     assert cgroups.pids(DOCKER) == {first}
 
 
+def test_a_container_below_the_unit_stays_when_its_parent_is_moved(
+    cgroups: Cgroups, family: Herd, move: Callable[[int], Reply]
+) -> None:
+    """Quadlet's: conmon is in the unit, and what it runs in a cgroup below."""
+    first = in_home(cgroups, family, "sh", "-c", "sleep 3600 & echo; wait")
+    [payload] = cgroups.pids(HOME) - {first}
+    cgroups.put(payload, HOME, "libpod-payload-0123abc")
+    reply = move(first)
+
+    assert (reply.result, reply.moved) == ("moved", 1)
+    assert cgroups.pids(HOME, "libpod-payload-0123abc") == {payload}
+
+
 def test_what_systemd_refuses_is_told(cgroups: Cgroups, family: Herd, proc: ProcFs) -> None:
     first = in_home(cgroups, family, "sleep", "3600", lines=0)
     until(lambda: first in cgroups.pids(HOME), "it has arrived")

@@ -21,6 +21,7 @@ from oomwatchd.model import Config
 from oomwatchd.paths import CONFIG
 from oomwatchd.policy.audit import GRAVITY, Auditor
 from oomwatchd.policy.shielding import OUR_SCOPE
+from oomwatchd.policy.unseen import judged
 from oomwatchd.surroundings import PAGE_BYTES, Sources, Target, survey
 from oomwatchd.systemd.asking import ask_within
 from oomwatchd.text import printable, size
@@ -108,10 +109,11 @@ def reported(
     targets = [target for target in targets if rule in (None, target.rule.name)]
     subjects, around = survey(targets, sources)
     auditor = Auditor(around)
-    audited = [Audited(subject, auditor.verdicts(subject)) for subject in subjects]
+    audited = [Audited(subject, judged(auditor, subject, around)) for subject in subjects]
     remarks = [*doubted(doubts), *unseen_remarks(hidden)]
     if around.hidden:
         remarks.append(f"not seen: {around.hidden}; try as root")
+    remarks += [f"not read: {file}" for file in around.oomd.unread]
     return Report(audited, remarks, whole=not (doubts or hidden))
 
 

@@ -10,11 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from oomwatchd.kernel.cgroup import CGROUP_ROOT
+from oomwatchd.kernel.cgroup import CGROUP_ROOT, LEVELS_MAX
 from oomwatchd.kernel.counters import EVENTS_BYTES, MemoryEvents, parse_memory_events
 from oomwatchd.kernel.proc import READ
 
-LEVELS_MAX: Final = 64  # below the root; whoever has a cgroup of his own can nest thousands
 NUMBER_LIMIT_BYTES: Final = 64
 V1_NO_LIMIT_BYTES: Final = 1 << 60  # more than any machine has; v1 shows the largest whole page
 

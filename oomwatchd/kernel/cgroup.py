@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -9,6 +10,7 @@ from oomwatchd.model import Units
 from oomwatchd.text import decoded
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+LEVELS_MAX: Final = 64  # below the root; whoever has a cgroup of his own can nest thousands
 UNIT: Final = re.compile(r".+\.(service|scope|socket|mount|swap|slice)")
 USER_MANAGER: Final = re.compile(r"user@\d+\.service")
 UNIFIED: Final = b"0::"
@@ -18,9 +20,10 @@ POD: Final = re.compile(r"pod[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 CONTAINER_SCOPE: Final = re.compile(
     r"(docker|libpod|libpod-conmon|crio|cri-containerd|nerdctl|buildkit|lxc)-.+\.scope"
 )
-# ... and where they and LXC put it, where they arrange cgroups by themselves; nspawn.
+# ... and where they and LXC put it, where they arrange cgroups by themselves; nspawn; below the
+# unit that runs podman --cgroups=split, as Quadlet has it.
 CONTAINER_PARENT: Final = re.compile(
-    r"docker|buildkit|libpod_parent|lxc|lxc\.(payload|monitor)\b.*|k8s\.io|machine\.slice"
+    r"docker|buildkit|libpod_parent|libpod-payload-.+|lxc|lxc\.(payload|monitor)\b.*|k8s\.io|machine\.slice"
 )
 
 
@@ -29,7 +32,7 @@ class Membership(NamedTuple):
     unit_path: str  # in the hierarchy that systemd arranges
 
 
-def parse_cgroup(raw: bytes) -> Membership:
+def parse_cgroup(raw: bytes, decode: Callable[[bytes], str] = decoded) -> Membership:
     """Take ``/proc/PID/cgroup`` apart: lines ``ID:CONTROLLERS:PATH``, the path being anything.
 
     On a machine with cgroup v1 or both, systemd arranges its own named hierarchy and the memory
@@ -40,7 +43,7 @@ def parse_cgroup(raw: bytes) -> Membership:
     Source:  cgroups(7), proc_pid_cgroup(5).
     """
     paths = {}
-    for line in decoded(raw).split("\n"):
+    for line in decode(raw).split("\n"):
         _, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
         if colon:
@@ -65,11 +68,20 @@ def units_of(path: str) -> Units:
 
     Source:  systemd, src/basic/cgroup-util.c, cg_path_get_unit(), cg_path_get_user_unit().
     """
-    components = path.strip("/").split("/")
-    system, rest = first_unit(components)
+    system, rest = first_unit(components_of(path))
     if system is None or not USER_MANAGER.fullmatch(system):
         return Units(system, None)
     return Units(system, first_unit(rest)[0])
+
+
+def components_of(path: str) -> list[str]:
+    """The names from the root down; what lies deeper than LEVELS_MAX is nobody's but a user's."""
+    return path.strip("/").split("/", LEVELS_MAX)[:LEVELS_MAX]
+
+
+def is_too_deep(path: str) -> bool:
+    """Whether it would take too long to look at each cgroup from the root down to *path*."""
+    return path.count("/") > LEVELS_MAX
 
 
 def first_unit(components: list[str]) -> tuple[str | None, list[str]]:
@@ -90,7 +102,7 @@ def in_kubernetes_pod(path: str) -> bool:
     a user may name a cgroup of his own so, but only below user.slice.  A daemon that is in a pod
     itself may see less of the path: ``/../../podUID/ID``.
     """
-    components = path.split("/")
+    components = components_of(path)
     return "user.slice" not in components and any(
         component.startswith("kubepods") or "-kubepods" in component or POD.fullmatch(component)
         for component in components
@@ -118,10 +130,9 @@ def in_container(path: str) -> bool:
 
     A user may name a cgroup of his own so, and will get less protection for it.
     """
-    components = path.strip("/").split("/")
     return in_kubernetes_pod(path) or any(
         CONTAINER_SCOPE.fullmatch(component) or CONTAINER_PARENT.fullmatch(component)
-        for component in components
+        for component in components_of(path)
     )
 
 
@@ -130,7 +141,7 @@ def unit_cgroup(path: str) -> str:
 
     Of what lies in a user's manager, that manager's unit.
     """
-    components = path.strip("/").split("/")
+    components = components_of(path)
     system, rest = first_unit(components)
     if system is None:
         return path

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from oomwatchd.kernel.cgroup import unified_path
+from oomwatchd.kernel.cgroup import in_container, is_too_deep, unified_path
 from oomwatchd.kernel.mark import CgroupFs, Vanished
 from oomwatchd.kernel.proc import GONE, ProcFs, read
 from oomwatchd.model import ProcessId
@@ -127,7 +127,7 @@ class Herd:
         return True
 
     def _all_pids(self, cgroup: str) -> Iterator[int]:
-        """The pids in *cgroup* and in all below it."""
+        """The pids in *cgroup* and in all below it that is no container."""
         pending = [cgroup]
         for _ in range(CGROUPS_MAX):
             if not pending:
@@ -135,10 +135,13 @@ class Herd:
             one = pending.pop()
             yield from self._pids(one)
             with suppress(OSError), os.scandir(self._cgroups.path_of(one)) as entries:
-                pending += [
+                below = [
                     f"{one.rstrip('/')}/{entry.name}"
                     for entry in entries
                     if entry.is_dir(follow_symlinks=False)
+                ]
+                pending += [
+                    path for path in below if not is_too_deep(path) and not in_container(path)
                 ]
 
     def _pids(self, cgroup: str) -> list[int]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from oomwatchd.kernel.cgroup import CGROUP_ROOT, UNIFIED, Membership
+from oomwatchd.kernel.cgroup import CGROUP_ROOT, UNIFIED, Membership, is_too_deep
 from oomwatchd.kernel.proc import PROC
 
 NAMESPACE_OF_BOOT: Final = 0xEFFFFFFB  # its inode number; include/uapi/linux/nsfs.h
@@ -46,13 +46,16 @@ def namespace_root(own: bytes, pid: int, cgroups: Path) -> str:
 def home(pid: int, cgroups: Path) -> str | None:
     """The cgroup that *pid* is a member of.  It takes some 30 us for each cgroup there is."""
     member = str(pid).encode()
-    for directory, _, _ in os.walk(cgroups):
+    root = os.fspath(cgroups)
+    for directory, below, _ in os.walk(cgroups):
+        if is_too_deep(directory.removeprefix(root)):
+            below.clear()  # os.walk goes down by recursion, which has an end at 1,000
         try:
             members = Path(directory, "cgroup.procs").read_bytes()
         except OSError:  # it has ended; it is threaded, and has no processes to itself
             continue
         if member in members.split():
-            return directory.removeprefix(os.fspath(cgroups)) or "/"
+            return directory.removeprefix(root) or "/"
     return None
 
 

@@ -6,17 +6,20 @@ The tree may lie anywhere, so the tests build one in a temporary directory.
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from oomwatchd.auditing import Cgroup, Preference, UnitName
-from oomwatchd.kernel.cgroup import CGROUP_ROOT, UNIT, USER_MANAGER
+from oomwatchd.kernel.cgroup import CGROUP_ROOT, LEVELS_MAX, UNIT, USER_MANAGER
 from oomwatchd.kernel.mark import MEANS_YES, OMIT, CgroupFs
 from oomwatchd.text import decoded
 
 AVOID: Final = "user.oomd_avoid"
 ROOT_SLICE: Final = "-.slice"
 NO_LIMIT_V1: Final = 1 << 62  # what cgroup v1 shows for none, less its rounding to pages
+UNTOLD: Final = "the kernel does not tell which it is, as its path is too long"
+TOO_DEEP: Final = f"more than {LEVELS_MAX} cgroups lie above it"
 NO_ATTRIBUTE: Final = (errno.ENODATA, errno.ENOTSUP, errno.ENOENT, errno.ENODEV)
 
 
@@ -35,16 +38,26 @@ def parse_limit(raw: bytes) -> int | None:
 
 
 class CgroupTree:
-    """Reads what is there; of what is not, or has gone, nothing is told."""
+    """Reads what is there; of what is not, or has gone, nothing is told, and of what may not or
+    cannot be read, that it is unseen.  Each is read once.
+
+    It is given paths as the file system has them, with surrogates for what is not UTF-8 (a name may
+    have backslashes of its own, so none can stand for that), and gives such as can be shown.
+    """
 
     def __init__(self, root: Path = CGROUP_ROOT) -> None:
         self.unified = (root / "cgroup.controllers").exists()
         self._root = os.fspath(root if self.unified else root / "memory")
+        self._seen: dict[str, Cgroup] = {}
 
     def line(self, path: str) -> tuple[Cgroup, ...]:
-        """The cgroups from the root down to *path*."""
-        units = dict(units_above(path)) if self.unified else {}
-        return tuple(self.cgroup(one, units.get(one, ())) for one in paths_above(path))
+        """The cgroups from the root down to *path*; empty: one that the kernel does not tell."""
+        units = dict(units_above(path)) if self.unified and path else {}
+        levels = list(islice(paths_above(path or "/"), LEVELS_MAX + 1))
+        line = tuple(self.cgroup(one, units.get(one, ())) for one in levels)
+        if levels[-1] == path:
+            return line
+        return (*line, Cgroup(shown(path), unseen=TOO_DEEP if path else UNTOLD))
 
     def init_scope(self, path: str) -> Cgroup | None:
         """That of the user's manager that *path* lies in; None if in none, or if it has none."""
@@ -52,22 +65,33 @@ class CgroupTree:
             (one for one, units in units_above(path) if units[0].manager is None and units[1:]),
             None,
         )
-        if manager is None or not os.path.isdir(f"{self._root}{manager}/init.scope"):
+        if manager is None:
             return None
-        return self.cgroup(f"{manager}/init.scope", ())
+        found = self.cgroup(f"{manager}/init.scope", ())
+        there = found.unseen or os.path.isdir(f"{self._root}{manager}/init.scope")
+        return found if there else None
 
     def home_of(self, scope: str) -> str | None:
         """Where those in a scope of ours lay before; None if that is not told, or not by root."""
         told = CgroupFs(Path(self._root)).home_of(scope)
         by_root = owner_of(f"{self._root}{scope}") == 0
-        return decoded(told) if told is not None and by_root else None
+        return os.fsdecode(told) if told is not None and by_root else None
 
     def cgroup(self, path: str, units: tuple[UnitName, ...]) -> Cgroup:
+        if path not in self._seen:
+            try:
+                self._seen[path] = self._cgroup(path, units)
+            except OSError as error:
+                unseen = error.strerror or str(error)
+                self._seen[path] = Cgroup(shown(path), units=units, unseen=unseen)
+        return self._seen[path]
+
+    def _cgroup(self, path: str, units: tuple[UnitName, ...]) -> Cgroup:
         directory = self._root + path.rstrip("/")
         limits = limits_v2(directory) if self.unified else limits_v1(directory)
         limit_bytes, swap_limit_bytes, high_bytes, used_bytes = limits
         return Cgroup(
-            path,
+            shown(path),
             owner_uid=owner_of(directory),
             limit_bytes=limit_bytes,
             swap_limit_bytes=swap_limit_bytes,
@@ -143,6 +167,10 @@ def is_leaf(directory: str) -> bool:
 # -- paths -----------------------------------------------------------------------------------------
 
 
+def shown(path: str) -> str:
+    return decoded(os.fsencode(path))
+
+
 def paths_above(path: str) -> Iterator[str]:
     """``/``, ``/a``, ``/a/b`` for ``/a/b``."""
     yield "/"
@@ -162,8 +190,8 @@ def units_above(path: str) -> Iterator[tuple[str, tuple[UnitName, ...]]]:
     """
     manager: int | None = None
     yield "/", (UnitName(None, ROOT_SLICE),)
-    for one in list(paths_above(path))[1:]:
-        name = one.rpartition("/")[2].removeprefix("_")
+    for one in islice(paths_above(path), 1, LEVELS_MAX + 1):
+        name = shown(one.rpartition("/")[2]).removeprefix("_")
         if not UNIT.fullmatch(name):
             return
         if manager is None and USER_MANAGER.fullmatch(name):

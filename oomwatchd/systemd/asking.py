@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from oomwatchd.auditing import UnitName, UnitSettings, Unseen
@@ -24,7 +25,11 @@ from oomwatchd.systemd.units import Answers, ask_manager, no_answers
 
 ANSWER_SECONDS: Final = 10.0  # an idle systemd takes 2 ms for a unit; under emulation 30
 PACKET_BYTES: Final = 1 << 20
-UNITS_MAX: Final = 1000  # of one manager, so that question and answer fit into a packet each
+# Of one manager, so that question and answer fit into a packet each; users choose their units'
+# names.  A socket takes 208 KiB at once, unless somebody has changed net.core.wmem_default.
+UNITS_MAX: Final = 1000
+UNITS_BYTES: Final = 160 << 10
+SETTINGS_BYTES: Final = 128  # of a unit's in an answer, beside its name
 NO_GROUP: Final = 65534
 # -I: neither the directory that we were started in nor the environment says what is imported.
 RUN_ASKER: Final = (
@@ -77,9 +82,15 @@ def questions(units: Sequence[UnitName]) -> list[Question]:
     """One for each manager; always one for the system's, which tells the version, too."""
     managers = dict.fromkeys([None, *(unit.manager for unit in units)])
     return [
-        (manager, [unit for unit in units if unit.manager == manager][:UNITS_MAX])
+        (manager, fitting([unit for unit in units if unit.manager == manager][:UNITS_MAX]))
         for manager in managers
     ]
+
+
+def fitting(units: Sequence[UnitName]) -> list[UnitName]:
+    """As many of *units* as there is room for."""
+    ends = accumulate(len(json.dumps(unit)) + SETTINGS_BYTES for unit in units)
+    return [unit for unit, end in zip(units, ends, strict=True) if end <= UNITS_BYTES]
 
 
 def heard(link: socket.socket, until_seconds: float) -> bytes | None:

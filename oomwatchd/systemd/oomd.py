@@ -1,5 +1,6 @@
 """How systemd-oomd is configured; what it watches, each unit says itself."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,15 +25,25 @@ _PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)")
 def read_oomd(root: Path, *, running: bool) -> Oomd:
     """*root*: the file system's, or, in the tests, a directory in its place."""
     settings: dict[str, str] = {}
+    unread = []
     for path in (*first(root, "systemd/oomd.conf"), *drop_ins(root)):
-        settings.update(parse_conf(path.read_text(encoding="utf-8", errors="replace")))
+        try:
+            settings.update(parse_conf(text_of(path)))
+        except OSError as error:  # systemd goes on without it, too
+            unread.append(f"{path}: {error.strerror}")
     asked = Oomd(running)
     return asked._replace(
         limit_ratio=ratio(settings.get("DefaultMemoryPressureLimit", "")) or asked.limit_ratio,
         seconds=seconds(settings.get("DefaultMemoryPressureDurationSec", "")) or asked.seconds,
         swap_limit_ratio=ratio(settings.get("SwapUsedLimit", "")) or asked.swap_limit_ratio,
         rule_files=tuple(sorted(named(root, RULES, "*.oomrule"))),
+        unread=tuple(unread),
     )
+
+
+def text_of(path: Path) -> str:
+    """Nothing, where it is a link to /dev/null, which could as well be something that waits."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.stat().st_size else ""
 
 
 def parse_conf(text: str) -> Mapping[str, str]:
@@ -78,12 +89,12 @@ def seconds(text: str) -> float | None:
 def first(root: Path, name: str) -> list[Path]:
     """The file of that name that counts, if there is one."""
     found = [root / directory / name for directory in DIRECTORIES]
-    return [path for path in found if path.is_file()][:1]
+    return [path for path in found if os.path.isfile(path)][:1]
 
 
 def drop_ins(root: Path) -> list[Path]:
     files = named(root, "systemd/oomd.conf.d", "*.conf")
-    return [files[name] for name in sorted(files) if files[name].stat().st_size]  # or to /dev/null
+    return [files[name] for name in sorted(files)]
 
 
 def named(root: Path, place: str, pattern: str) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pystemd.dbusexc import DBusBaseError
-from pystemd.dbuslib import DBus, DBusAddress, apply_signature
+from pystemd.dbuslib import DBusAddress, apply_signature
 
 from oomwatchd.model import ProcessId
 from oomwatchd.systemd.manager import Failed
@@ -36,21 +36,13 @@ def started(rule: str, process: ProcessId, first_pid: int) -> str:
     names = (name, f"oomwatchd-{rule}-{process.pid}-{process.start_ticks}.scope")
     description = f"Process {process.pid} and its descendants, by rule {rule} of oomwatchd"
     try:
-        with opened() as bus:
+        with DBusAddress(PRIVATE_SOCKET, peer_to_peer=True) as bus:
             for name in names:
                 if is_new(bus, name, description, first_pid):
                     return name
     except DBusBaseError as error:
         raise Failed(told(error)) from error
     raise Failed(f"a unit of the name {name} is there already")
-
-
-def opened() -> Any:
-    """A connection to pid 1, to be entered."""
-    try:
-        return DBusAddress(PRIVATE_SOCKET, peer_to_peer=True)
-    except TypeError:  # before pystemd 0.11
-        return DBus()
 
 
 def is_new(bus: Any, name: str, description: str, first_pid: int) -> bool:
