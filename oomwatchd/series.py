@@ -76,13 +76,15 @@ def _adjustments(snapshot: Snapshot) -> Iterable[Row]:
 
 
 def _kills(snapshot: Snapshot) -> Iterable[Row]:
-    """Likewise, but only of rules that have processes: others have nobody to be killed.
+    """Likewise of rules that protect; of others, only if they have processes.
 
-    What no rule matches has a name of its own, which no rule can have.
+    A job may come and be killed between two scrapes. What no rule matches has a name of its own,
+    which no rule can have.
     """
     count = snapshot.kills.get
     having = snapshot.totals.keys() | {name for name, _ in snapshot.kills}
-    names = [NO_RULE, *(rule.name for rule in snapshot.rules if rule.name in having)]
+    shown = [rule.name for rule in snapshot.rules if rule.protects or rule.name in having]
+    names = [NO_RULE, *shown]
     names += sorted(having - set(names))
     return [((name, killer), count((name, killer), 0)) for name in names for killer in DEADLY]
 

@@ -43,7 +43,7 @@ def test_the_manual_s_commands_name_what_is_there() -> None:
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
 
 
-def test_each_way_to_the_configuration_leads_past_the_check() -> None:
+def test_each_way_to_the_configuration_leads_past_the_check_and_is_for_all_to_read() -> None:
     tasks = document("tasks/rules.yml")
     modules = [
         task.get(f"ansible.builtin.{name}") for task in tasks for name in ("template", "copy")
@@ -52,5 +52,5 @@ def test_each_way_to_the_configuration_leads_past_the_check() -> None:
 
     assert [one["validate"] for one in deployed] == ["/usr/bin/oomwatchd check %s"] * 2
     assert {(one["owner"], one["group"], one["mode"]) for one in deployed} == {
-        ("root", "root", "0640")
+        ("root", "root", "0644")
     }

@@ -5,14 +5,15 @@ import pwd
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from commands import REPOSITORY, needs_root, written
+from commands import NOBODY, REPOSITORY, needs_root, written
 from computer import GIB, SESSION, TRAINER, Computer
 from guides import DOCS, blocks, guide
 from live import until
@@ -139,14 +140,13 @@ def test_there_is_a_script() -> None:
     assert len(LINES) > 30
 
 
-@pytest.mark.parametrize("killed", ["by hand", "for want of memory", "not at all"])
-def test_the_script_for_pipelines_tells_one_kill_from_another(killed: str, tmp_path: Path) -> None:
+def step(directory: Path, killed: str) -> None:
     """The run ends as it is told to; of its kill for want of memory there is an incident."""
-    programs = tmp_path / "bin"
+    programs = directory / "bin"
     programs.mkdir()
-    kept = Incidents(tmp_path / "incidents", keep=2)
+    kept = Incidents(directory / "incidents", keep=2)
     kept.prepare()
-    (tmp_path / "pid").touch()
+    written(directory / "pid", "").chmod(0o666)
     runs = "#!/bin/sh\necho $$ >pid\n" + ("exit 3\n" if killed == "not at all" else "kill -9 $$\n")
     written(programs / "python3", runs).chmod(0o755)
     asks = (
@@ -155,18 +155,28 @@ def test_the_script_for_pipelines_tells_one_kill_from_another(killed: str, tmp_p
         f"sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / 'tests')!r}]\n"
         f"if {killed == 'for want of memory'}:\n"
         "    import test_guides\n"
-        f"    test_guides.leave_incident({str(tmp_path)!r}, int(open('pid').read()))\n"
+        f"    test_guides.leave_incident({str(directory)!r}, int(open('pid').read()))\n"
         "from oomwatchd.cli.main import main\n"
         "sys.exit(main([*sys.argv[1:], '--wait', '1s']))\n"
     )
     written(programs / "oomwatchd", asks).chmod(0o755)
-    script = written(tmp_path / "step", SCRIPTS[0])
+    written(directory / "step", SCRIPTS[0])
 
-    done = subprocess.run(
-        ["sh", script], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={"PATH": f"{programs}:/usr/bin:/bin", "STATE_DIRECTORY": str(tmp_path)},
-        timeout=PATIENCE_SECONDS,
+
+def stepped(directory: Path, state: str = ".", **options: Any) -> subprocess.CompletedProcess[str]:
+    path = f"{directory / 'bin'}:/usr/bin:/bin"
+    return subprocess.run(
+        ["sh", "step"], cwd=directory, capture_output=True, text=True, check=False,
+        env={"PATH": path, "STATE_DIRECTORY": str(directory / state)},
+        timeout=PATIENCE_SECONDS, **options,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("killed", ["by hand", "for want of memory", "not at all"])
+def test_the_script_for_pipelines_tells_one_kill_from_another(killed: str, tmp_path: Path) -> None:
+    step(tmp_path, killed)
+
+    done = stepped(tmp_path)
 
     said = {
         "by hand": "killed, but not for want of memory",
@@ -177,6 +187,36 @@ def test_the_script_for_pipelines_tells_one_kill_from_another(killed: str, tmp_p
     assert said in done.stderr
     assert ("not for want of memory" in done.stderr) == (killed == "by hand")
     assert done.stdout == ""
+
+
+STEPPED_WITHOUT: dict[str, dict[str, Any]] = {
+    "rights": {"user": NOBODY, "group": NOBODY, "extra_groups": []},
+    "the daemon": {"state": "absent"},
+}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        ("rights", "may not be read by you"),
+        ("the daemon", "has not run here yet"),
+        ("the program", "not found"),
+    ],
+)
+@needs_root
+def test_the_script_does_not_guess_if_it_cannot_be_told(lacking: str, told: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        step(directory, "by hand")
+        if lacking == "the program":
+            (directory / "bin/oomwatchd").unlink()
+        done = stepped(directory, **STEPPED_WITHOUT.get(lacking, {}))
+
+    assert done.returncode == 137
+    assert told in done.stderr
+    assert "killed; it cannot be told here by whom" in done.stderr
+    assert "not for want of memory" not in done.stderr
 
 
 def leave_incident(directory: str, pid: int) -> None:

@@ -201,6 +201,13 @@ def test_a_rule_with_processes_has_every_killer_before_the_first_kill() -> None:
     assert set(counts.values()) == {0}
 
 
+def test_a_rule_that_protects_has_them_before_its_first_process() -> None:
+    """A job may come and be killed between two scrapes."""
+    counts = killed(kills={}, totals={})
+
+    assert counts.keys() == {(rule, one) for rule in ("none", "model-training") for one in DEADLY}
+
+
 def test_kills_stay_counted_when_the_rule_has_no_process_or_is_gone() -> None:
     kills = {("expendable", "kernel"): 3, ("dropped", "unknown"): 1}
     counts = killed(kills=kills, totals={})

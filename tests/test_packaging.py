@@ -202,6 +202,15 @@ def test_script_run_installs_the_libraries_that_pip_would() -> None:
     assert set(re.findall(r"python3-[a-z-]+", script("run"))) == of_debian
 
 
+def test_nobody_is_told_to_have_pip_fetch_our_name() -> None:
+    """It is published nowhere, so that anybody may publish something under it."""
+    places = [CHECKOUT / name for name in ("README.md", "docs", "oomwatchd", "packaging", "script")]
+    files = [file for place in places for file in tree(place) if file.suffix != ".svg"]
+    fetches = re.compile(rb"oomwatchd\[\w|pip[\s:\\%]+(install[\s\\%]+)?['\"]?oomwatchd")
+
+    assert [file for file in files if fetches.search(file.read_bytes())] == []
+
+
 def test_build_deb_installs_what_the_package_says_it_is_built_with() -> None:
     control = (CHECKOUT / "packaging/debian/control").read_text()
     fields = control.partition("Build-Depends:\n")[2].partition("\nStandards")[0]

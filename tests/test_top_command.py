@@ -305,7 +305,7 @@ def test_without_the_library_it_says_which_package_to_install(tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (69, "")
     assert done.stderr == (
         "oomwatchd top: the library rich is not installed: `apt install python3-rich`, or"
-        " `pip install oomwatchd[top]`\n"
+        " in a venv `pip install rich`\n"
     )
 
 

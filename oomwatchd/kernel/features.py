@@ -14,7 +14,7 @@ from oomwatchd.kernel.psi import PressureFile, PressureTrigger
 CAP_SYS_RESOURCE: Final = 24
 WHOLE_UID_RANGE: Final = ["0", "0", "4294967295"]  # the initial user namespace
 BOOTED_BY_SYSTEMD: Final = Path("/run/systemd/system")  # sd_booted(3)
-NO_PYSTEMD: Final = "pystemd is not installed (apt: python3-pystemd, pip: oomwatchd[systemd])"
+NO_PYSTEMD: Final = "pystemd is not installed (apt: python3-pystemd, pip: pystemd)"
 
 
 class Missing(Exception):

@@ -26,6 +26,7 @@ WANT_OF_MEMORY: Final = f'{RULES},killer!="unknown"'  # an unknown sender is a k
 PROTECTING: Final = f"on (job, instance, rule) oomwatchd_rule_oom_score_adj{{{RULES}}} < 0"
 RATE: Final = "[$__rate_interval]"
 RANGE: Final = "[$__range]"
+STARTED: Final = f"oomwatchd_start_time_seconds{{{MACHINES}}}"
 CONFIGURED_AT: Final = "oomwatchd_config_last_reload_success_timestamp_seconds"
 MANY: Final = 10  # lines, where each would be a machine
 KILL_TITLE: Final = "Killed by {{killer}}"
@@ -83,6 +84,25 @@ def chosen(label: str, query: str) -> build.QueryVariable:
     )
 
 
+def killed(labels: str, span: str) -> str:
+    """Kills heard of in that time, also those in the first sample of a series.
+
+    increase() misses these: of a job that comes and goes between two scrapes, and those that are
+    found when the daemon starts. Where all series are new, so is the machine to Prometheus, and
+    its kills may be old.
+    """
+    total = f"oomwatchd_oom_kills_total{{{labels}}}"
+    # Summed up, as a pod's series have its name, and those of the one before are in the span, too.
+    of_machine = f"sum by (job, instance) (count_over_time({STARTED}{span}))"
+    return (
+        f"(increase({total}{span}) > 0"
+        f" or {total} > 0 and count_over_time({total}{span})"
+        f" < on (job, instance) group_left () {of_machine}"
+        f" or {total} > 0 and on (job, instance) changes({STARTED}{span}) > 0"
+        f" or 0 * {total})"
+    )
+
+
 def kills_annotation() -> build.AnnotationQuery:
     kinds = "sum by (instance, rule, killer)"
     return (
@@ -91,7 +111,7 @@ def kills_annotation() -> build.AnnotationQuery:
         .datasource(DATASOURCE)
         .enable(True)
         .icon_color(RED)
-        .expr(f"{kinds} (increase(oomwatchd_oom_kills_total{{{RULES}}}{RATE})) > 0")
+        .expr(f"{kinds} {killed(RULES, RATE)} > 0")
     )
 
 
@@ -110,11 +130,11 @@ def now(made: build.Dashboard) -> None:
     )).with_panel(tile(
         "Protected and killed", "Processes of rules with a negative value that were killed for want"
         " of memory, in the time shown.",
-        f"sum(increase(oomwatchd_oom_kills_total{{{WANT_OF_MEMORY}}}{RANGE}) and {PROTECTING})"
+        f"sum({killed(WANT_OF_MEMORY, RANGE)} and {PROTECTING})"
         " or vector(0)", (None, GREEN), bad,
     )).with_panel(tile(
         "Killed", "All kills for want of memory in the time shown, also of what may die.",
-        f"sum(increase(oomwatchd_oom_kills_total{{{WANT_OF_MEMORY}}}{RANGE})) or vector(0)",
+        f"sum({killed(WANT_OF_MEMORY, RANGE)}) or vector(0)",
         (None, GREEN), worth_a_look,
     )).with_panel(tile(
         "Critical pressure", "Machines on which tasks hardly run for want of memory.",
@@ -138,14 +158,12 @@ def now(made: build.Dashboard) -> None:
 
 
 def kills(made: build.Dashboard) -> None:
-    by_all = (
-        f"sum by (instance, rule, killer) (increase(oomwatchd_oom_kills_total{{{RULES}}}{RANGE}))"
-    )
+    by_all = f"sum by (instance, rule, killer) {killed(RULES, RANGE)}"
     made.with_row(build.Row("Kills"))
     made.with_panel(bars(
         "Kills by killer", "Who killed. unknown: a process under a rule ended by SIGKILL, and"
         " neither the kernel nor systemd-oomd says that it was them.",
-        (f"sum by (killer) (increase(oomwatchd_oom_kills_total{{{RULES}}}{RATE}))", "{{killer}}"),
+        (f"sum by (killer) {killed(RULES, RATE)}", "{{killer}}"),
     )).with_panel(table(
         "Who was killed, where, by whom", "In the time shown. On the machine, `oomwatchd incidents`"
         " explains each of them.",
@@ -180,13 +198,13 @@ def machines(made: build.Dashboard) -> None:
     def of(function: str, metric: str) -> str:
         return f"{function} by (instance) ({metric}{{{MACHINES}}})"
 
-    killed = f'increase(oomwatchd_oom_kills_total{{{MACHINES},killer!="unknown"}}{RANGE})'
+    for_memory = killed(f'{MACHINES},killer!="unknown"', RANGE)
     made.with_row(build.Row("Machines"))
     made.with_panel(table(
         "Machines", "Level: 0 ok, 1 warning, 2 critical. A click on a machine shows it alone.",
         [
             ("level", of("max", "oomwatchd_memory_pressure_level"), "short"),
-            ("kills", f"sum by (instance) ({killed})", "short"),
+            ("kills", f"sum by (instance) {for_memory}", "short"),
             ("exposed", of("sum", "oomwatchd_rule_exposed_processes"), "short"),
             ("processes", of("sum", "oomwatchd_rule_processes"), "short"),
             ("resident", of("sum", "oomwatchd_rule_resident_bytes"), "bytes"),

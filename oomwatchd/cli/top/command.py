@@ -29,7 +29,7 @@ LEAST_SECONDS: Final = 0.1
 REST_RATIO: Final = 4.0  # of the time that a reading takes, in between: 10,000 processes take 0.5 s
 KEYBOARD: Final = 0  # standard input
 MISSING: Final = (
-    "the library rich is not installed: `apt install python3-rich`, or `pip install oomwatchd[top]`"
+    "the library rich is not installed: `apt install python3-rich`, or in a venv `pip install rich`"
 )
 
 
