@@ -83,7 +83,7 @@ class Coroner:
         self._page_bytes = page_bytes
         self._remembered = remembered or Remembered()
         self._record = record
-        self._reports = OomReports(page_bytes)
+        self._reports = OomReports(page_bytes, sampler.memory.swap_total_bytes)
         self._started_boot_seconds = NEVER
         self._caught_up = False  # with what the log held when we came,
         self._last_before_us = NOTHING  # of which this is the last record's number

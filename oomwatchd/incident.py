@@ -53,12 +53,13 @@ class KernelKill(NamedTuple):
     name: str
     uid: int | None = None
     oom_score_adj: int | None = None
-    memory_bytes: int | None = None  # anonymous, of files, shared, and page tables
+    memory_bytes: int | None = None  # as of a task; without what is swapped out, if not in a table
     constraint: Literal["none", "cpuset", "memory_policy", "memcg"] | None = None
     limit_cgroup: str | None = None  # whose limit was reached (oom_memcg)
     victim_cgroup: str | None = None  # where the victim lay (task_memcg)
     group_cgroup: str | None = None  # killed as one of this cgroup: memory.oom.group
     limit_bytes: int | None = None
+    swap_limit_bytes: int | None = None  # of the cgroup; None: no limit, or not told
     usage_bytes: int | None = None
     file_cache_bytes: int | None = None  # of the cgroup: "file" of its statistics
     shmem_bytes: int | None = None  # of that, or of the machine's memory: tmpfs, and shared
@@ -177,6 +178,7 @@ class Case(NamedTuple):
     scope: str  # see above
     victims: tuple[Victim, ...]  # whom the killer chose, first
     limit_bytes: int | None = None
+    swap_limit_bytes: int | None = None  # beside that on memory; None: none, or not known
     usage_bytes: int | None = None
     file_cache_bytes: int | None = None
     shmem_bytes: int | None = None  # of it; of the machine, if that was out of memory

@@ -4,7 +4,7 @@ Names of processes (comm) and paths of cgroups are chosen by users: they are to 
 decide anything by themselves.  A path is None where it could be read in two ways.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
@@ -85,10 +85,12 @@ class Killed(NamedTuple):
     file_bytes: int
     shmem_bytes: int
     page_table_bytes: int | None
+    swap_bytes: int = 0  # of the table, as the line does not tell
 
     @property
     def memory_bytes(self) -> int:
-        return self.anon_bytes + self.file_bytes + self.shmem_bytes + (self.page_table_bytes or 0)
+        resident_bytes = self.anon_bytes + self.file_bytes + self.shmem_bytes
+        return resident_bytes + self.swap_bytes + (self.page_table_bytes or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,10 @@ class OomReport:
         return memory.limit_bytes if memory else None
 
     @property
+    def swap_limit_bytes(self) -> int | None:
+        return swap_limit_bytes(self.charges)
+
+    @property
     def usage_bytes(self) -> int | None:
         memory = self.charge("memory")
         return memory.usage_bytes if memory else None
@@ -148,6 +154,18 @@ class OomReport:
             return self.whole.counts_bytes.get("shmem")
         names = ("total_shmem", "shmem")  # cgroup v1, where the second is without; v2
         return next((self.memcg_stats[name] for name in names if name in self.memcg_stats), None)
+
+
+def swap_limit_bytes(charges: Iterable[Charge]) -> int | None:
+    """What of the swap a cgroup may use; None: it has no limit on that, or it was not told.
+
+    With cgroup v1, what its limit on both together leaves beside that on memory.
+    """
+    limits = {charge.resource: charge.limit_bytes for charge in charges}
+    if "swap" in limits:
+        return limits["swap"]
+    memory, both = limits.get("memory"), limits.get("memory+swap")
+    return None if memory is None or both is None else max(both - memory, 0)
 
 
 def kernel_kills(report: OomReport) -> tuple[KernelKill, ...]:
@@ -176,6 +194,7 @@ def kernel_kills(report: OomReport) -> tuple[KernelKill, ...]:
             victim_cgroup=report.task_memcg,
             group_cgroup=report.oom_group,
             limit_bytes=report.limit_bytes,
+            swap_limit_bytes=report.swap_limit_bytes,
             usage_bytes=report.usage_bytes,
             file_cache_bytes=report.file_cache_bytes,
             shmem_bytes=report.shmem_bytes,
