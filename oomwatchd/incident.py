@@ -64,6 +64,8 @@ class KernelKill(NamedTuple):
     file_cache_bytes: int | None = None  # of the cgroup: "file" of its statistics
     shmem_bytes: int | None = None  # of that, or of the machine's memory: tmpfs, and shared
     asked_by: str | None = None  # who asked for memory when there was none
+    allocating_task: bool = False  # and was taken for that: vm.oom_kill_allocating_task
+    by_sysrq: bool = False  # somebody had it kill by hand, with SysRq f: nobody asked for memory
     tasks: tuple[Task, ...] = ()
     raw: tuple[str, ...] = ()  # the report's lines; of a group's further kills, each its own
 
@@ -183,11 +185,18 @@ class Case(NamedTuple):
     file_cache_bytes: int | None = None
     shmem_bytes: int | None = None  # of it; of the machine, if that was out of memory
     asked_by: str | None = None
+    allocating_task: bool = False  # whoever asked was taken, and not the one with the most points
+    by_sysrq: bool = False
     reason: str | None = None  # systemd-oomd's
     tasks: tuple[Task, ...] = ()
     sources: tuple[str, ...] = ()  # what kinds of evidence agree on it
     raw: tuple[str, ...] = ()
     victims_left_out: int = 0  # who died as well, but was not written down
+
+    @property
+    def for_want_of_memory(self) -> bool:
+        """Whether that is shown: by hand, or of an unknown sender, it is not."""
+        return self.killer != "unknown" and not self.by_sysrq
 
 
 class Machine(NamedTuple):

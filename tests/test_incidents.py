@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -72,14 +73,24 @@ def test_how_many_died_is_known_though_not_all_are_written_down() -> None:
     assert as_json(again)["victims_total"] == 1000
 
 
-@pytest.mark.parametrize("name", ["shmem_bytes", "swap_limit_bytes"])
-def test_a_document_from_before_a_field_was_told_is_read(name: str) -> None:
-    told = incident(case=CASE._replace(shmem_bytes=7, swap_limit_bytes=7, tasks=()))
+@pytest.mark.parametrize(
+    ("name", "value", "unknown"),
+    [
+        ("shmem_bytes", 7, None),
+        ("swap_limit_bytes", 7, None),
+        ("allocating_task", True, False),
+        ("by_sysrq", True, False),
+    ],
+)
+def test_a_document_from_before_a_field_was_told_is_read(
+    name: str, value: Any, unknown: object
+) -> None:
+    told = incident(case=CASE._replace(**{name: value}))
     older = json.loads(encoded(told))
     del older[name]
 
-    assert getattr(parsed(encoded(told)).case, name) == 7
-    assert getattr(parsed(json.dumps(older).encode()).case, name) is None
+    assert getattr(parsed(encoded(told)).case, name) == value
+    assert getattr(parsed(json.dumps(older).encode()).case, name) == unknown
 
 
 def test_the_field_names_are_those_of_the_contract() -> None:

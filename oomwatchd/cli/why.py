@@ -65,7 +65,7 @@ def answer(arguments: argparse.Namespace) -> int:
     if incident is None:
         return tell_none(who, wanted, alive=alive, as_document=arguments.json)
     print_incident(incident, as_document=arguments.json)
-    return exits.NO if incident.case.killer == "unknown" else exits.FINE
+    return exits.FINE if incident.case.for_want_of_memory else exits.NO
 
 
 def asked(arguments: argparse.Namespace) -> tuple[str, Wanted]:

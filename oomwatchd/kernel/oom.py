@@ -13,6 +13,7 @@ from oomwatchd.incident import KernelKill, Task
 
 Constraint = Literal["none", "cpuset", "memory_policy", "memcg"]
 Resource = Literal["memory", "swap", "memory+swap", "kmem"]
+BY_SYSRQ: Final = -1  # with SysRq f, by hand
 NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -23,7 +24,7 @@ class Invoker(NamedTuple):
     pid: int | None  # of the thread
     gfp_mask: int
     gfp_flags: str  # empty, where the kernel did not spell them out
-    order: int  # asked for 2**order pages; -1: by hand, with SysRq f
+    order: int  # asked for 2**order pages; BY_SYSRQ: for none
     oom_score_adj: int
 
 
@@ -174,6 +175,7 @@ def kernel_kills(report: OomReport) -> tuple[KernelKill, ...]:
     A thread that was named in place of its process, as that has lost its first one, is named by
     the process, if the table tells which that is.
     """
+    by_sysrq = report.invoker is not None and report.invoker.order == BY_SYSRQ
     process = {task.pid: task.tgid for task in report.candidates}
     tasks = tuple(
         Task(task.tgid, task.comm, task.uid, task.oom_score_adj, task.memory_bytes)
@@ -198,7 +200,9 @@ def kernel_kills(report: OomReport) -> tuple[KernelKill, ...]:
             usage_bytes=report.usage_bytes,
             file_cache_bytes=report.file_cache_bytes,
             shmem_bytes=report.shmem_bytes,
-            asked_by=report.invoker.comm if report.invoker else None,
+            asked_by=report.invoker.comm if report.invoker and not by_sysrq else None,
+            allocating_task=report.allocating_task,
+            by_sysrq=by_sysrq,
             tasks=tasks,
             raw=report.raw if number == 0 else (),
         )

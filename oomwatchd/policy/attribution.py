@@ -126,6 +126,8 @@ def kernel_case(group: Sequence[KernelKill], told: Told, boot_id: str) -> Case:
         file_cache_bytes=first.file_cache_bytes,
         shmem_bytes=first.shmem_bytes,
         asked_by=first.asked_by,
+        allocating_task=first.allocating_task,
+        by_sysrq=first.by_sysrq,
         tasks=first.tasks,
         sources=tuple(sources),
         raw=tuple(dict.fromkeys(line for killed in group for line in killed.raw)),
