@@ -42,6 +42,11 @@ NOTHING: Final = -1
 CASES_MAX: Final = 512  # as many as can settle at once
 PAST_EVERY_SECONDS: Final = 0.1  # between two kills of before our start
 THIS_BOOT: Final = 0.0  # since when to read the journal: all of it
+# Where systemd-oomd does not tell of its kills, before we look into the journal for one:
+LOGGED_SECONDS: Final = 3.0  # after somebody was killed; a doubt, which looks too, comes before,
+PRESSED_SECONDS: Final = 60.0  # under pressure, if we do not hear of those who are,
+LOOK_APART_SECONDS: Final = 20.0  # after the last look; whom it took is known for 30 s,
+FAULTY_APART_SECONDS: Final = 600.0  # or if that had failed: an end of it by SIGKILL is heard, too
 CLOSE_SECONDS: Final = 2.0  # for what is still to be written when the daemon ends
 
 
@@ -75,6 +80,9 @@ class Coroner:
         self._oomd = sources.oomd
         self._entries = sources.entries
         self._missed_unix_seconds: float | None = THIS_BOOT  # from when we may have missed kills
+        self._look_seconds = NEVER  # when to look there for kills that we are not told of
+        self._looked_seconds = LONG_AGO
+        self._deaf = False  # somebody may have been killed without our hearing
         self._doubted: frozenset[str] = frozenset()  # cases of which the journal has been asked
         self._ends = Ends()
         self._docket = Docket(boot_id)
@@ -83,7 +91,7 @@ class Coroner:
         self._page_bytes = page_bytes
         self._remembered = remembered or Remembered()
         self._record = record
-        self._reports = OomReports(page_bytes)
+        self._reports = OomReports(page_bytes, sampler.memory.swap_total_bytes)
         self._started_boot_seconds = NEVER
         self._caught_up = False  # with what the log held when we came,
         self._last_before_us = NOTHING  # of which this is the last record's number
@@ -110,6 +118,7 @@ class Coroner:
         return min(
             self._sampler.next_seconds,
             self._log_seconds,
+            self._look_seconds,
             self._oomd.due_seconds if self._oomd is not None else NEVER,
             self._entries.due_seconds if self._entries is not None else NEVER,
             ripe_seconds,
@@ -140,6 +149,8 @@ class Coroner:
             self._read_log(now)
         if self._oomd is not None and (told or now.seconds >= self._oomd.due_seconds):
             self._hear_oomd(self._oomd, now)
+        if self._deaf and level != "ok":
+            self._suspect(now.seconds + PRESSED_SECONDS)
         if self._entries is not None:
             self._read_journal(self._entries, now)
         self._close_cases(now, now.boot_seconds)
@@ -185,6 +196,9 @@ class Coroner:
 
         *deaf*: of all whom the kernel has told us of, which may be not all there were.
         """
+        self._deaf = deaf
+        if killed:
+            self._suspect(now.seconds + LOGGED_SECONDS)
         victims = [as_victim(one, self._history.portrait(one.id)) for one, _ in gone]
         late = [one.id.pid for one, is_late in gone if is_late]
         ends = self._ends.hear(victims, killed, now.boot_seconds, late=late, deaf=deaf)
@@ -216,25 +230,37 @@ class Coroner:
 
     def _read_journal(self, entries: "JournalEntries", now: Moment) -> None:
         """For what has been missed, and for who has killed those of whom nobody says so."""
-        self._ask_for_missed(entries)
         if self._docket.doubted - self._doubted:
             entries.ask(time.time() - 2 * SAME_SECONDS)
+            self._look_seconds = LONG_AGO if self._missed_unix_seconds is not None else NEVER
+        self._ask_for_missed(entries, now)
         self._doubted = self._docket.doubted
         if now.seconds >= entries.due_seconds:
             for said in entries.tend(now.seconds, now.boot_seconds):
                 self._docket.add(said)
             self._record.journal_unread(entries.fault)
 
-    def _ask_for_missed(self, entries: "JournalEntries") -> None:
-        """Once systemd-oomd is heard (again), so that nothing is in between; first, in any case."""
-        hears = self._oomd is not None and self._oomd.listening
-        deaf = self._oomd is None or bool(self._oomd.fault)
+    def _ask_for_missed(self, entries: "JournalEntries", now: Moment) -> None:
+        """Once systemd-oomd tells us (again), so that nothing is in between; first, in any case;
+        and as long as it does not, when there is a suspicion.
+        """
+        tells = self._oomd.tells if self._oomd is not None else False
+        at_first = tells is False and self._missed_unix_seconds == THIS_BOOT
         if self._missed_unix_seconds is None:
-            if not hears:
+            if tells is False:
                 self._missed_unix_seconds = time.time() - SAME_SECONDS
-        elif hears or (deaf and self._missed_unix_seconds == THIS_BOOT):
+        elif tells or at_first or now.seconds >= self._look_seconds:
             entries.ask(self._missed_unix_seconds)
-            self._missed_unix_seconds = None if hears else time.time() - SAME_SECONDS
+            self._missed_unix_seconds = None if tells else time.time() - SAME_SECONDS
+            self._looked_seconds, self._look_seconds = now.seconds, NEVER
+
+    def _suspect(self, look_seconds: float) -> None:
+        """Somebody may have been killed of whom nobody tells us: look into the journal then."""
+        if self._entries is None or self._missed_unix_seconds is None:
+            return
+        apart_seconds = FAULTY_APART_SECONDS if self._entries.fault else LOOK_APART_SECONDS
+        soonest_seconds = max(look_seconds, self._looked_seconds + apart_seconds)
+        self._look_seconds = min(self._look_seconds, soonest_seconds)
 
     # -- the kernel --------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ def as_json(incident: Incident, bounds: Bounds = BOUNDS) -> dict[str, object]:
     return {
         **row(incident),
         "limit_bytes": case.limit_bytes,
+        "swap_limit_bytes": case.swap_limit_bytes,
         "candidates": [one._asdict() for one in incident.candidates[: bounds.candidates]],
         "history": [one._asdict() for one in past.samples],
         "diagnosis": incident.diagnosis._asdict(),
@@ -72,6 +73,8 @@ def as_json(incident: Incident, bounds: Bounds = BOUNDS) -> dict[str, object]:
         "file_cache_bytes": case.file_cache_bytes,
         "shmem_bytes": case.shmem_bytes,
         "asked_by": case.asked_by,
+        "allocating_task": case.allocating_task,
+        "by_sysrq": case.by_sysrq,
         "reason": case.reason,
         "sources": list(case.sources),
         "while_down": incident.while_down,
@@ -139,10 +142,13 @@ def incident_of(document: Fields) -> Incident:
         scope=text(document["scope"]),
         victims=victims,
         limit_bytes=maybe(whole, document["limit_bytes"]),
+        swap_limit_bytes=maybe(whole, document.get("swap_limit_bytes")),  # later than the others
         usage_bytes=maybe(whole, document["usage_bytes"]),
         file_cache_bytes=maybe(whole, document["file_cache_bytes"]),
-        shmem_bytes=maybe(whole, document.get("shmem_bytes")),  # later than the others
+        shmem_bytes=maybe(whole, document.get("shmem_bytes")),  # so was this
         asked_by=maybe(text, document["asked_by"]),
+        allocating_task=bool(document.get("allocating_task")),
+        by_sysrq=bool(document.get("by_sysrq")),
         reason=maybe(text, document["reason"]),
         sources=tuple(text(one) for one in document["sources"]),
         raw=tuple(text(document["raw"]).split("\n")) if document["raw"] else (),

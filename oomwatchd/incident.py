@@ -53,16 +53,19 @@ class KernelKill(NamedTuple):
     name: str
     uid: int | None = None
     oom_score_adj: int | None = None
-    memory_bytes: int | None = None  # anonymous, of files, shared, and page tables
+    memory_bytes: int | None = None  # as of a task; without what is swapped out, if not in a table
     constraint: Literal["none", "cpuset", "memory_policy", "memcg"] | None = None
     limit_cgroup: str | None = None  # whose limit was reached (oom_memcg)
     victim_cgroup: str | None = None  # where the victim lay (task_memcg)
     group_cgroup: str | None = None  # killed as one of this cgroup: memory.oom.group
     limit_bytes: int | None = None
+    swap_limit_bytes: int | None = None  # of the cgroup; None: no limit, or not told
     usage_bytes: int | None = None
     file_cache_bytes: int | None = None  # of the cgroup: "file" of its statistics
     shmem_bytes: int | None = None  # of that, or of the machine's memory: tmpfs, and shared
     asked_by: str | None = None  # who asked for memory when there was none
+    allocating_task: bool = False  # and was taken for that: vm.oom_kill_allocating_task
+    by_sysrq: bool = False  # somebody had it kill by hand, with SysRq f: nobody asked for memory
     tasks: tuple[Task, ...] = ()
     raw: tuple[str, ...] = ()  # the report's lines; of a group's further kills, each its own
 
@@ -177,15 +180,23 @@ class Case(NamedTuple):
     scope: str  # see above
     victims: tuple[Victim, ...]  # whom the killer chose, first
     limit_bytes: int | None = None
+    swap_limit_bytes: int | None = None  # beside that on memory; None: none, or not known
     usage_bytes: int | None = None
     file_cache_bytes: int | None = None
     shmem_bytes: int | None = None  # of it; of the machine, if that was out of memory
     asked_by: str | None = None
+    allocating_task: bool = False  # whoever asked was taken, and not the one with the most points
+    by_sysrq: bool = False
     reason: str | None = None  # systemd-oomd's
     tasks: tuple[Task, ...] = ()
     sources: tuple[str, ...] = ()  # what kinds of evidence agree on it
     raw: tuple[str, ...] = ()
     victims_left_out: int = 0  # who died as well, but was not written down
+
+    @property
+    def for_want_of_memory(self) -> bool:
+        """Whether that is shown: by hand, or of an unknown sender, it is not."""
+        return self.killer != "unknown" and not self.by_sysrq
 
 
 class Machine(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from oomwatchd.systemd import wire
-from oomwatchd.systemd.bus import Killed, OomdSignals
+from oomwatchd.systemd.bus import TELL_OF_KILLS, Killed, OomdSignals
 from oomwatchd.systemd.wire import Message, Messages
 
 OOMD: Final = "org.freedesktop.oom1"
@@ -47,6 +47,7 @@ CONFIG = """\
     <allow receive_type="error"/>
     <allow receive_type="signal"/>
     <allow send_destination="org.freedesktop.DBus"/>
+    <allow send_interface="org.freedesktop.DBus.Introspectable"/>
   </policy>
   {more}
 </busconfig>
@@ -123,6 +124,29 @@ def killed(
         to=to,
         order=order,
     )
+
+
+# As systemd writes it; the signal is there since 252.
+DESCRIPTION: Final = """\
+<node>
+ <interface name="org.freedesktop.oom1.Manager">
+  <method name="DumpByFileDescriptor">
+   <arg type="h" name="fd" direction="out"/>
+  </method>
+{signal}\
+ </interface>
+</node>
+"""
+SIGNAL: Final = """\
+  <signal name="Killed">
+   <arg type="s" name="cgroup"/>
+   <arg type="s" name="reason"/>
+  </signal>
+"""
+
+
+def description(*, signal: bool) -> str:
+    return DESCRIPTION.format(signal=SIGNAL if signal else "")
 
 
 # What a bus says to one that wants to listen.
@@ -215,6 +239,18 @@ class Client:
     def own(self, name: str = OOMD) -> None:
         """Have the name, even if another has it and lets it go."""
         self.ask("RequestName", name, flags=0b011)  # may be replaced; replaces
+
+    def describe(self, *, signal: bool = True, number: int = 1) -> None:
+        """Answer the listener's first question of an owner, or that of this *number*."""
+        asker = None
+        while asker is None:
+            calls = (one for one in self.heard if one.fields.get(wire.MEMBER) == "Introspect")
+            asker = next((one.fields[wire.SENDER] for one in calls), None)
+            if asker is None:
+                self.receive()
+        reply = {5: TELL_OF_KILLS + number, 6: asker}
+        self.send(message(2, reply, [description(signal=signal)]))
+        self.settle()
 
     def disown(self, name: str = OOMD) -> None:
         self.ask("ReleaseName", name)

@@ -53,8 +53,10 @@ def records_of(path: Path) -> list[Record]:
     return records
 
 
-def reports_of(records: Iterable[Record], page_bytes: int = 4096) -> tuple[list[OomReport], int]:
+def reports_of(
+    records: Iterable[Record], page_bytes: int = 4096, swap_bytes: int = 0
+) -> tuple[list[OomReport], int]:
     """The reports, and how often there was nobody to kill."""
-    reports = OomReports(page_bytes)
+    reports = OomReports(page_bytes, swap_bytes)
     found = [report for one in records for report in reports.feed(one)]
     return found + reports.flush(), reports.fruitless

@@ -19,7 +19,7 @@ from oomwatchd.incidents import Incidents, entries
 from oomwatchd.kernel.counters import OomKills
 from oomwatchd.kernel.kmsg import KernelLog
 from oomwatchd.kernel.proc import ProcFs
-from oomwatchd.model import Config, Gone, IncidentSettings, ProcessId, Tracked
+from oomwatchd.model import Config, Gone, IncidentSettings, Level, ProcessId, Tracked
 from oomwatchd.policy.plan import Claim
 from oomwatchd.policy.remembered import Remembered
 from oomwatchd.population import Moment
@@ -145,15 +145,22 @@ class Mortuary:
         return STARTED_UNIX_SECONDS + self.seconds
 
     def turn(
-        self, *answers: bytes | int, after_seconds: float = 0.0, told: bool = False
+        self,
+        *answers: bytes | int,
+        after_seconds: float = 0.0,
+        told: bool = False,
+        killed: tuple[int, ...] = (),
+        level: Level = "ok",
     ) -> list[Kept]:
-        """One turn of the loop, woken by what the kernel has logged, or else the bus has to say."""
+        """One turn of the loop, woken by what the kernel has logged, or else the bus has to say;
+        or as somebody was *killed*, whom nobody follows.
+        """
         self.seconds += after_seconds
         self.log.extend(answers)
-        self.coroner.bury((), (), self.now(), deaf=self.deaf)
+        self.coroner.bury((), killed, self.now(), deaf=self.deaf)
         return self.coroner.tend(
             self.now(),
-            "ok",
+            level,
             None,
             list(self.tracked),
             met=self.met,

@@ -138,6 +138,52 @@ def test_sparing_one_of_many_alike_at_the_cost_of_the_next_is_no_advice() -> Non
     assert "would have been spared" not in said
 
 
+HOG = Task(4711, "hog", 1000, 0, 61 * GIB)
+BASH = TRAINER._replace(name="bash", pid=300, cmdline="bash", memory_bytes=4 * MIB)
+BESIDE = by_kernel(HOG, Task(300, "bash", 1000, 0, 4 * MIB), victim=BASH)
+
+
+def test_who_was_killed_for_asking_gets_no_value_but_the_setting_that_did_it() -> None:
+    given = facts(BESIDE._replace(allocating_task=True), Past())
+
+    said = advised(given)
+
+    assert diagnose(given).kind == "other_process"
+    assert "killed as it asked for memory (vm.oom_kill_allocating_task=1)" in diagnose(given).text
+    assert "the most points" not in diagnose(given).text
+    assert "a limit of its own" in said
+    assert "here hog (pid 4711, 61.0 GiB) would have been killed" in said
+    assert not any(word in said for word in ("higher oom_score_adj", "Next in line", "spared"))
+
+
+def test_who_was_killed_for_asking_and_had_the_most_is_told_that_points_change_nothing() -> None:
+    case = by_kernel(HOG._replace(name="python3"))._replace(allocating_task=True)
+
+    assert "here it would have been killed all the same" in advised(facts(case, Past()))
+
+
+def test_workers_in_turn_are_no_advice_where_who_asks_is_killed() -> None:
+    tasks = [Task(4711 + at, "python3", 0, 0, 5 * GIB) for at in range(12)]
+    case = by_kernel(*tasks)
+
+    assert "`workers:`" in advised(facts(case, Past()))
+    assert "`workers:`" not in advised(facts(case._replace(allocating_task=True), Past()))
+
+
+def test_who_was_killed_by_hand_is_told_of_no_lack_of_memory_and_no_value() -> None:
+    case = by_kernel(HOG._replace(name="python3"), Task(900, "chrome", 1000, 300, 2 * GIB))
+    given = facts(case._replace(by_sysrq=True), past(flat(61 * GIB)))
+
+    found, said = diagnose(given), advised(given)
+
+    assert found.kind == "unknown"
+    assert "python3 (pid 4711) had 61.0 GiB" in found.text
+    assert "SysRq f" in found.text
+    assert "Lack of memory is not shown" in found.text
+    assert "kernel.sysrq" in said
+    assert not any(word in said for word in ("Next in line", "spared", "smaller batches"))
+
+
 @pytest.mark.parametrize(
     ("shmem", "right", "wrong"), [(470, "tmpfs", "fsync"), (0, "fsync", "tmpfs")]
 )

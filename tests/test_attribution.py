@@ -219,6 +219,14 @@ def test_the_log_and_the_end_of_the_process_are_one_case_that_knows_what_both_kn
     assert case.sources == ("kernel_log", "systemd")
 
 
+def test_what_was_swapped_out_is_known_from_before_if_the_kernel_did_not_tell() -> None:
+    seen = ended(memory_bytes=15 << 30)
+
+    assert only(killed(memory_bytes=512 << 20), seen).victims[0].memory_bytes == 15 << 30
+    assert only(killed(memory_bytes=16 << 30), seen).victims[0].memory_bytes == 16 << 30
+    assert only(killed(memory_bytes=None), seen).victims[0].memory_bytes == 15 << 30
+
+
 def test_a_thread_named_by_the_kernel_is_the_process_that_has_ended() -> None:
     case = only(killed(pid=12), ended())
 

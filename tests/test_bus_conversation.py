@@ -1,11 +1,22 @@
 """What is said to a bus and understood of it, without a connection: bytes in, bytes out."""
 
 import pytest
-from busclient import ANSWERS, BUS, OK, OOMD, OWNER, WELCOME, killed, message, signal
+from busclient import (
+    ANSWERS,
+    BUS,
+    OK,
+    OOMD,
+    OWNER,
+    WELCOME,
+    description,
+    killed,
+    message,
+    signal,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.systemd.bus import Conversation, Killed, Refused
+from oomwatchd.systemd.bus import TELL_OF_KILLS, Conversation, Killed, Refused
 from oomwatchd.systemd.wire import Malformed, Messages
 
 
@@ -102,6 +113,67 @@ def test_the_owner_is_who_it_is_at_that_point_of_the_stream() -> None:
     ]
 
     assert heard(conversation, *said) == ["/old", "/new"]
+
+
+# -- whether it tells ------------------------------------------------------------------------------
+
+
+def described(sender: str, *, signal: bool = True, number: int = 1) -> bytes:
+    """What *sender* answers to our question of that *number*."""
+    reply: dict[int, str | int] = {5: TELL_OF_KILLS + number, 7: sender}
+    return message(2, reply, [description(signal=signal)])
+
+
+def test_the_owner_is_asked_by_its_own_name_so_that_nobody_is_started() -> None:
+    conversation = Conversation()
+    _, answer = conversation.hear(WELCOME)
+    *_, asked = Messages().feed(answer.removeprefix(b"BEGIN\r\n"))
+
+    assert (asked.fields[6], asked.fields[3]) == (OWNER, "Introspect")
+    assert conversation.tells is None
+
+
+@pytest.mark.parametrize("signal", [True, False])
+def test_whether_it_has_the_signal_it_says_itself(
+    signal: bool,  # noqa: FBT001 -- a case
+) -> None:
+    conversation = in_conversation()
+    conversation.hear(described(":1.33", signal=not signal))
+    conversation.hear(described(OWNER, signal=not signal, number=2))
+    before = conversation.tells
+    conversation.hear(described(OWNER, signal=signal))
+
+    assert (before, conversation.tells) == (None, signal)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        message(3, {5: 5, 7: OWNER, 4: "org.freedesktop.DBus.Error.AccessDenied"}, ["no"]),
+        message(3, {5: 5, 7: OWNER, 4: "a.B"}),
+        message(2, {5: 5, 7: OWNER}),
+        message(2, {5: 5, 7: OWNER}, ["", "a"]),
+    ],
+)
+def test_who_does_not_describe_itself_is_not_trusted_to_tell(answer: bytes) -> None:
+    conversation = in_conversation()
+    conversation.hear(answer)
+
+    assert conversation.tells is False
+    assert conversation.listening
+
+
+def test_each_owner_is_asked_and_where_there_is_none_there_is_nothing_to_tell() -> None:
+    conversation = in_conversation()
+    conversation.hear(described(OWNER, signal=False))
+    conversation.hear(owner_changed(OOMD, OWNER, ""))
+    without = conversation.tells
+    _, asked = conversation.hear(owner_changed(OOMD, "", ":1.4"))
+    unanswered = conversation.tells
+    conversation.hear(described(OWNER, signal=False, number=2) + described(":1.4", number=2))
+
+    assert b":1.4" in asked
+    assert (without, unanswered, conversation.tells) == (True, None, True)
 
 
 def test_changes_of_other_names_and_by_other_senders_are_none() -> None:

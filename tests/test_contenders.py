@@ -1,8 +1,9 @@
 """Who would have been killed instead, and what would have made the difference."""
 
+import pytest
 from stories import GIB, MACHINE, MIB, TRAINER, by_kernel, by_limit, copy, facts, flat, past
 
-from oomwatchd.incident import Case, Contender, Past, Task
+from oomwatchd.incident import Case, Contender, Machine, Past, Task
 from oomwatchd.policy.advice import advice
 from oomwatchd.policy.badness import points, step_pages
 from oomwatchd.policy.contenders import contenders, next_in_line, sparing_adj, total_pages
@@ -11,6 +12,7 @@ from oomwatchd.policy.diagnosis import diagnose
 LARGE = Task(4711, "python3", 1000, 0, 40 * GIB)
 BROWSER = Task(900, "chrome", 1000, 300, 2 * GIB)
 SHIELDED = Task(77, "sshd", 0, -1000, 9 * MIB)
+SWAPPING = Machine(64 * GIB, 64 * GIB, 4096)
 CASE = by_kernel(SHIELDED, BROWSER, LARGE)
 
 
@@ -60,6 +62,29 @@ def test_the_value_that_spares_the_victim_is_the_highest_that_does() -> None:
 
 def test_at_a_limit_one_adj_is_a_thousandth_of_the_limit() -> None:
     assert step_pages(total_pages(by_limit(GIB), MACHINE)) == GIB // 4096 // 1000
+
+
+@pytest.mark.parametrize(
+    ("swap_limit", "in_all"), [(0, 1), (2 * GIB, 3), (99 * GIB, 65), (None, 65)]
+)
+def test_at_a_limit_swap_counts_as_far_as_the_cgroup_may_use_it(
+    swap_limit: int | None, in_all: int
+) -> None:
+    case = by_limit(GIB)._replace(swap_limit_bytes=swap_limit)
+
+    assert total_pages(case, SWAPPING) == in_all * GIB // 4096
+
+
+def test_a_container_without_swap_dies_in_its_own_order_on_a_machine_with_much() -> None:
+    tasks = (Task(4711, "python3", 0, 0, 957 * MIB), Task(12, "sidecar", 0, 100, 20 * MIB))
+    case = by_limit(GIB)._replace(swap_limit_bytes=0, tasks=tasks)
+    found = contenders(case, SWAPPING, nobody)
+
+    assert [(one.name, one.points_pages) for one in found] == [
+        ("python3", 957 * 256),
+        ("sidecar", 20 * 256 + 100 * 262),
+    ]
+    assert next_in_line(found, case.victims) == found[1]
 
 
 def test_a_victim_that_the_table_leaves_out_gets_no_value() -> None:

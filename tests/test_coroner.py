@@ -113,6 +113,32 @@ def test_each_kind_of_report_is_one_incident_also_of_what_no_rule_matches(
     assert mortuary.record.kills == {("none", killer): 1}
 
 
+@pytest.mark.parametrize(
+    ("name", "allocating_task", "by_sysrq", "asked_by"),
+    [
+        ("5.10.262_whoever-asks", True, False, "hog"),
+        ("6.1.192_by-sysrq", False, True, None),
+        ("6.12.117_whole-machine", False, False, "hog"),
+    ],
+)
+def test_who_was_killed_for_asking_or_by_hand_is_written_down_as_such(
+    mortuary: Mortuary,
+    name: str,
+    allocating_task: bool,  # noqa: FBT001 -- a case
+    by_sysrq: bool,  # noqa: FBT001 -- a case
+    asked_by: str | None,
+) -> None:
+    mortuary.turn(*capture(name))
+    [told] = mortuary.settle()
+    [made] = mortuary.written()
+
+    assert (made.case.allocating_task, made.case.by_sysrq) == (allocating_task, by_sysrq)
+    assert made.case.asked_by == asked_by
+    assert ("by hand (SysRq f)" in told.headline) is by_sysrq
+    assert ("the machine was out of memory" in told.headline) is not by_sysrq
+    assert ("with an oom_score_adj of" in made.advice) is not (allocating_task or by_sysrq)
+
+
 def test_a_second_report_is_a_second_incident(mortuary: Mortuary) -> None:
     mortuary.turn(*capture(OWN_LIMIT))
     mortuary.turn(*capture("6.12.117_ancestor-limit"), after_seconds=3.0)

@@ -152,6 +152,8 @@ def hear(mortuary: Mortuary, bus: Bus) -> None:
     with closing(bus.client()) as client:
         client.own()
         turn_until(mortuary, lambda: oomd.listening)
+        client.describe()
+        turn_until(mortuary, lambda: oomd.tells)
         read(mortuary)
         client.send(killed(JOB, "memory-pressure"))
         client.settle()
@@ -211,7 +213,7 @@ def test_as_long_as_the_bus_is_there_the_journal_is_left_alone(
         hear(mortuary, bus)
         asked = len(journal.asked)
         for _ in range(100):
-            mortuary.turn(after_seconds=10.0)
+            mortuary.turn(after_seconds=10.0, killed=(4711,), level="critical")
 
     assert len(journal.asked) == asked
 
@@ -311,13 +313,19 @@ def test_what_the_journal_does_not_know_stays_of_an_unknown_sender(
     assert len(journal.asked) == asked + 1
 
 
+@needs_dbus_daemon
 def test_an_end_that_is_explained_is_not_asked_about(
-    mortuary: Mortuary, journal: FakeJournal, hog: Tracked
+    mortuary: Mortuary, journal: FakeJournal, hog: Tracked, tmp_path: Path
 ) -> None:
-    asked = len(journal.asked)
-    mortuary.turn(bare_kill(1, 278))
-    mortuary.bury(hog, killed=(278,))
-    mortuary.settle()
+    oomd = mortuary.oomd
+    assert oomd is not None
+    with running(tmp_path):
+        turn_until(mortuary, lambda: oomd.tells)
+        read(mortuary)
+        asked = len(journal.asked)
+        mortuary.turn(bare_kill(1, 278))
+        mortuary.bury(hog, killed=(278,))
+        mortuary.settle()
 
     assert killers(mortuary) == ["kernel"]
     assert len(journal.asked) == asked

@@ -245,6 +245,21 @@ def test_a_sigkill_of_an_unknown_sender_is_no(
     assert ask(capsys, "--pid", str(ENDED_PID)) == exits.NO
 
 
+def test_by_hand_is_no_and_the_reason_is_told(
+    kept: Incidents, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept.write(killed(case=CASE._replace(by_sysrq=True)))
+
+    status, text = said(capsys, "why", "--pid", str(ENDED_PID))
+
+    assert status == exits.NO
+    assert text.startswith(
+        f"python3 (pid {ENDED_PID}) was killed by the kernel, by hand (SysRq f)\n"
+    )
+    assert "out of memory" not in text
+    assert "whole machine" not in text
+
+
 def test_of_whom_nothing_is_told_the_answer_is_no(
     kept: Incidents, capsys: pytest.CaptureFixture[str]
 ) -> None:

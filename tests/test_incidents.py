@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -72,13 +73,24 @@ def test_how_many_died_is_known_though_not_all_are_written_down() -> None:
     assert as_json(again)["victims_total"] == 1000
 
 
-def test_a_document_from_before_shared_memory_was_told_is_read() -> None:
-    told = incident(case=CASE._replace(shmem_bytes=7, tasks=()))
+@pytest.mark.parametrize(
+    ("name", "value", "unknown"),
+    [
+        ("shmem_bytes", 7, None),
+        ("swap_limit_bytes", 7, None),
+        ("allocating_task", True, False),
+        ("by_sysrq", True, False),
+    ],
+)
+def test_a_document_from_before_a_field_was_told_is_read(
+    name: str, value: Any, unknown: object
+) -> None:
+    told = incident(case=CASE._replace(**{name: value}))
     older = json.loads(encoded(told))
-    del older["shmem_bytes"]
+    del older[name]
 
-    assert parsed(encoded(told)).case.shmem_bytes == 7
-    assert parsed(json.dumps(older).encode()).case.shmem_bytes is None
+    assert getattr(parsed(encoded(told)).case, name) == value
+    assert getattr(parsed(json.dumps(older).encode()).case, name) == unknown
 
 
 def test_the_field_names_are_those_of_the_contract() -> None:

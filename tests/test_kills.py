@@ -1,5 +1,7 @@
 """What systemd says of kills, and what others say in its name."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,24 @@ def test_a_signal_of_something_else_is_not(cgroup: str, reason: str) -> None:
 )
 def test_the_line_of_each_version_is_read(message: str, reason: str) -> None:
     assert parse_oomd_message(5.0, message) == OomdKill(5.0, SCOPE, reason, (message,))
+
+
+@pytest.mark.parametrize(
+    "span", ["20s", "1min 30s", "2min", "1h 30min 1s", "1.500s", "1y 2month 3w 4d 5h 6min 7s"]
+)
+def test_the_line_is_read_however_systemd_writes_how_long_pressure_lasted(span: str) -> None:
+    message = f"Killed {SCOPE} {PRESSURE.format(MANAGER)}".replace("20s", span)
+
+    assert parse_oomd_message(5.0, message) == OomdKill(5.0, SCOPE, "memory-pressure", (message,))
+
+
+def test_a_line_of_very_many_times_takes_little_time_to_be_no_kill() -> None:
+    again = " being 1% > 1% for > 1s 1s 1s 1s" * 10_000
+    began_seconds = time.process_time()
+    found = parse_oomd_message(5.0, f"Killed {SCOPE} due to memory pressure for /{again}")
+
+    assert found is None
+    assert time.process_time() - began_seconds < 1.0
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,44 @@ def test_how_much_was_shared_is_evidence_too(name: str, shmem: int | None) -> No
     assert [kill.shmem_bytes for kill in kernel_kills(report)] == [shmem]
 
 
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("6.1.192_own-limit.kmsg", 0),
+        ("6.1.192_swap-used.kmsg", 16384 << 10),
+        ("5.1-rc_limit-told-as-no-constraint.log", None),
+        ("6.18.44-v1_own-limit.kmsg", None),
+        ("4.4.0-130_docker-limit.log", None),
+        ("6.1.192_whole-machine-with-swap.kmsg", None),
+    ],
+)
+def test_how_much_swap_the_cgroup_may_use_is_evidence_too(name: str, limit: int | None) -> None:
+    [report], _ = reports_of(records_of(DATA / name))
+
+    assert [kill.swap_limit_bytes for kill in kernel_kills(report)] == [limit]
+
+
+def test_a_limit_on_memory_and_swap_together_is_one_on_swap_by_what_is_left() -> None:
+    charges = (
+        "memory: usage 1024kB, limit 1024kB, failcnt 1",
+        "memory+swap: usage 1024kB, limit 4096kB, failcnt 0",
+        "kmem: usage 0kB, limit 9007199254740988kB, failcnt 0",
+    )
+    [report], _ = reports_of(lines(INVOKED, *charges, why(), killed()))
+
+    assert report.swap_limit_bytes == 3072 << 10
+
+
+@pytest.mark.parametrize("name", ["6.1.192_swap-used.kmsg", "6.1.192_whole-machine-with-swap.kmsg"])
+def test_what_was_swapped_out_of_the_killed_one_counts_as_it_does_in_the_table(name: str) -> None:
+    [report], _ = reports_of(records_of(DATA / name))
+    [kill] = kernel_kills(report)
+    [row] = [task for task in report.candidates if task.pid == kill.pid]
+
+    assert row.swap_bytes > 1 << 20
+    assert kill.memory_bytes == pytest.approx(row.memory_bytes, abs=64 * PAGE)
+
+
 def test_of_a_cgroup_v1_it_counts_what_those_below_it_share() -> None:
     below = "cache 9\nshmem 5\ntotal_cache 90\ntotal_shmem 50"
     story = lines(INVOKED, "Memory cgroup stats for /a:", below, why(), killed())
@@ -453,6 +491,26 @@ def test_of_a_vast_table_those_most_in_danger_are_kept() -> None:
     assert 13 in kept
     assert 14 not in kept
     assert set(range(20_001 - CANDIDATES_MAX + 1, 20_001)) <= set(kept)
+
+
+@pytest.mark.parametrize(("limit", "in_danger"), [("9007199254740988", True), ("0", False)])
+def test_swap_without_a_limit_weighs_in_who_is_in_danger(
+    limit: str,
+    in_danger: bool,  # noqa: FBT001 -- a case
+) -> None:
+    """One unit of oom_score_adj is more than 1000 pages then, and else less."""
+    head = "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name"
+    row = "[{pid:7d}]     0 {pid:5d}   900000 {rss:8d}     4096        0 {adj:13d} worker"
+    rows = [row.format(pid=pid, rss=1000, adj=0) for pid in range(1, 1000)]
+    first = row.format(pid=1000, rss=0, adj=1)
+    charges = (
+        "memory: usage 1048576kB, limit 1048576kB, failcnt 1",
+        f"swap: usage 0kB, limit {limit}kB, failcnt 0",
+    )
+    story = lines(INVOKED, *charges, head, first, *rows, why(), killed())
+    [report], _ = reports_of(story, swap_bytes=64 << 30)
+
+    assert (1000 in {task.pid for task in report.candidates}) is in_danger
 
 
 def test_a_vast_table_takes_little_memory_and_keeps_nobody_who_cannot_be_killed() -> None:

@@ -57,6 +57,13 @@ def test_it_is_the_same_job_though_its_pid_and_scope_have_changed(other: Victim)
     assert recurrence(kill(10, pid=2), [kill(0, other)]) is not None
 
 
+def test_a_kill_by_hand_is_not_the_same_again_as_one_for_want_of_memory() -> None:
+    made = kill(0)
+    by_hand = made._replace(case=made.case._replace(by_sysrq=True))
+
+    assert recurrence(kill(10, pid=2), [by_hand]) is None
+
+
 def test_what_was_more_than_a_day_ago_does_not_count() -> None:
     assert recurrence(kill(60 * 25, pid=2), [kill(0)]) is None
 

@@ -18,7 +18,7 @@ from oomwatchd.paths import incidents_directory
 from oomwatchd.policy.recurrence import BEFORE_SECONDS, recurrence
 from oomwatchd.policy.words import rate
 from oomwatchd.report.page import page
-from oomwatchd.report.verdict import KILLERS, headline, scope_in_words
+from oomwatchd.report.verdict import headline, killer_in_words, scope_in_words
 from oomwatchd.text import printable, size
 
 CANDIDATES_SHOWN: Final = 8
@@ -139,7 +139,7 @@ def facts(incident: Incident) -> Iterator[tuple[str, str]]:
     case, victim = incident.case, incident.victim
     yield "incident", incident.id
     yield "when", when(incident.time_unix_seconds)
-    yield "by", KILLERS[case.killer]
+    yield "by", killer_in_words(case)
     yield "seen as", "signal 9 (SIGKILL); exit status 137 in shells, containers and pipelines"
     yield "where", scope_in_words(case)
     sizes = (("limit", case.limit_bytes), ("memory", victim.memory_bytes))

@@ -61,7 +61,7 @@ def answer(arguments: argparse.Namespace) -> int:
         return tell_none(who, wanted, alive=alive, as_document=arguments.json)
     incident = telling(incidents)
     print_incident(incident, as_document=arguments.json)
-    return exits.NO if incident.case.killer == "unknown" else exits.FINE
+    return exits.FINE if incident.case.for_want_of_memory else exits.NO
 
 
 def asked(arguments: argparse.Namespace) -> tuple[str, Wanted]:
@@ -97,13 +97,13 @@ def is_answer(incidents: Sequence[Incident], arguments: argparse.Namespace) -> b
 
 
 def telling(incidents: Sequence[Incident]) -> Incident:
-    """Of the newest first: where its sender is not known, it may have cleared up after a kill."""
+    """Of the newest first: one that was not for want of memory may have cleared up after one that
+    was.
+    """
     newest = incidents[0]
-    if newest.case.killer != "unknown":
-        return newest
-    after = newest.time_unix_seconds - CLEARED_UP_SECONDS
-    known = (one for one in incidents if one.case.killer != "unknown")
-    return next((one for one in known if one.time_unix_seconds >= after), newest)
+    since = newest.time_unix_seconds - CLEARED_UP_SECONDS
+    recent = (one for one in incidents if one.time_unix_seconds >= since)
+    return next((one for one in recent if one.case.for_want_of_memory), newest)
 
 
 def newest_first(incidents: Iterable[Incident]) -> list[Incident]:
@@ -112,14 +112,14 @@ def newest_first(incidents: Iterable[Incident]) -> list[Incident]:
 
 def found(wanted: Wanted, since_seconds: float, read: set[str]) -> list[Incident]:
     """The incidents that concern them, not older than that, the newest first; of files not yet
-    *read*, and no further back than to one whose sender is known.
+    *read*, and no further back than to one that was for want of memory.
     """
     after = time.time() - since_seconds
     concerning = []
     for one in stored(directory(), since_unix_seconds=after, but=read):
         if any(map(wanted, (one.victim, *one.case.victims))):
             concerning.append(one)
-            if one.case.killer != "unknown":
+            if one.case.for_want_of_memory:
                 break
     return concerning
 

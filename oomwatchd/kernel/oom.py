@@ -4,7 +4,7 @@ Names of processes (comm) and paths of cgroups are chosen by users: they are to 
 decide anything by themselves.  A path is None where it could be read in two ways.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
@@ -13,6 +13,7 @@ from oomwatchd.incident import KernelKill, Task
 
 Constraint = Literal["none", "cpuset", "memory_policy", "memcg"]
 Resource = Literal["memory", "swap", "memory+swap", "kmem"]
+BY_SYSRQ: Final = -1  # with SysRq f, by hand
 NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -23,7 +24,7 @@ class Invoker(NamedTuple):
     pid: int | None  # of the thread
     gfp_mask: int
     gfp_flags: str  # empty, where the kernel did not spell them out
-    order: int  # asked for 2**order pages; -1: by hand, with SysRq f
+    order: int  # asked for 2**order pages; BY_SYSRQ: for none
     oom_score_adj: int
 
 
@@ -85,10 +86,12 @@ class Killed(NamedTuple):
     file_bytes: int
     shmem_bytes: int
     page_table_bytes: int | None
+    swap_bytes: int = 0  # of the table, as the line does not tell
 
     @property
     def memory_bytes(self) -> int:
-        return self.anon_bytes + self.file_bytes + self.shmem_bytes + (self.page_table_bytes or 0)
+        resident_bytes = self.anon_bytes + self.file_bytes + self.shmem_bytes
+        return resident_bytes + self.swap_bytes + (self.page_table_bytes or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,10 @@ class OomReport:
         return memory.limit_bytes if memory else None
 
     @property
+    def swap_limit_bytes(self) -> int | None:
+        return swap_limit_bytes(self.charges)
+
+    @property
     def usage_bytes(self) -> int | None:
         memory = self.charge("memory")
         return memory.usage_bytes if memory else None
@@ -150,12 +157,25 @@ class OomReport:
         return next((self.memcg_stats[name] for name in names if name in self.memcg_stats), None)
 
 
+def swap_limit_bytes(charges: Iterable[Charge]) -> int | None:
+    """What of the swap a cgroup may use; None: it has no limit on that, or it was not told.
+
+    With cgroup v1, what its limit on both together leaves beside that on memory.
+    """
+    limits = {charge.resource: charge.limit_bytes for charge in charges}
+    if "swap" in limits:
+        return limits["swap"]
+    memory, both = limits.get("memory"), limits.get("memory+swap")
+    return None if memory is None or both is None else max(both - memory, 0)
+
+
 def kernel_kills(report: OomReport) -> tuple[KernelKill, ...]:
     """The kills of *report*, as evidence; what is told of the chosen one is told with each.
 
     A thread that was named in place of its process, as that has lost its first one, is named by
     the process, if the table tells which that is.
     """
+    by_sysrq = report.invoker is not None and report.invoker.order == BY_SYSRQ
     process = {task.pid: task.tgid for task in report.candidates}
     tasks = tuple(
         Task(task.tgid, task.comm, task.uid, task.oom_score_adj, task.memory_bytes)
@@ -176,10 +196,13 @@ def kernel_kills(report: OomReport) -> tuple[KernelKill, ...]:
             victim_cgroup=report.task_memcg,
             group_cgroup=report.oom_group,
             limit_bytes=report.limit_bytes,
+            swap_limit_bytes=report.swap_limit_bytes,
             usage_bytes=report.usage_bytes,
             file_cache_bytes=report.file_cache_bytes,
             shmem_bytes=report.shmem_bytes,
-            asked_by=report.invoker.comm if report.invoker else None,
+            asked_by=report.invoker.comm if report.invoker and not by_sysrq else None,
+            allocating_task=report.allocating_task,
+            by_sysrq=by_sysrq,
             tasks=tasks,
             raw=report.raw if number == 0 else (),
         )

@@ -8,7 +8,15 @@ from typing import Final
 
 from oomwatchd.kernel import oomlines
 from oomwatchd.kernel.kmsg import Record
-from oomwatchd.kernel.oom import Charge, Invoker, Killed, OomReport, ReportedTask, WholeMemory
+from oomwatchd.kernel.oom import (
+    Charge,
+    Invoker,
+    Killed,
+    OomReport,
+    ReportedTask,
+    WholeMemory,
+    swap_limit_bytes,
+)
 from oomwatchd.kernel.oomlines import Chosen, KillLine
 from oomwatchd.model import OOM_SCORE_ADJ_MIN
 
@@ -29,6 +37,7 @@ class Draft:
     first: Record
     last: Record
     page_bytes: int
+    machine_swap_bytes: int  # which a report of a cgroup's limit does not tell
     invoker: Invoker | None = None
     columns: tuple[str, ...] = ()  # of the table, once its head was there
     chosen: Chosen | None = None
@@ -102,11 +111,11 @@ class Draft:
 
     def domain_pages(self) -> int:
         """What oom_score_adj is counted in thousandths of."""
-        limits = [
-            self.charges[name].limit_bytes for name in ("memory", "swap") if name in self.charges
-        ]
-        if limits:
-            return sum(limit or 0 for limit in limits) // self.page_bytes
+        memory = self.charges.get("memory")
+        if memory is not None:
+            swap, all_swap = swap_limit_bytes(self.charges.values()), self.machine_swap_bytes
+            swap = all_swap if swap is None else min(swap, all_swap)
+            return ((memory.limit_bytes or 0) + swap) // self.page_bytes
         return (self.ram_pages or 0) + self.swap_bytes.get("Total", 0) // self.page_bytes
 
     def prune(self) -> None:
@@ -289,6 +298,7 @@ def completed(killed: Killed, row: ReportedTask | None, chosen: Chosen | None) -
     return killed._replace(
         uid=row.uid if killed.uid is None else killed.uid,
         oom_score_adj=row.oom_score_adj if killed.oom_score_adj is None else killed.oom_score_adj,
+        swap_bytes=row.swap_bytes,
     )
 
 

@@ -31,8 +31,10 @@ OPENINGS: Final = (
 class OomReports:
     """Takes the kernel's own records in their order, and gives the reports that they make up."""
 
-    def __init__(self, page_bytes: int) -> None:
+    def __init__(self, page_bytes: int, swap_bytes: int = 0) -> None:
+        """*swap_bytes*: all that the machine has."""
         self._page_bytes = page_bytes
+        self._swap_bytes = swap_bytes
         self._draft: Draft | None = None
         self.fruitless = 0  # how often nobody was left to be killed
 
@@ -52,7 +54,7 @@ class OomReports:
         if self._draft is None:
             if invoker is None and not text.startswith(OPENINGS):
                 return complete
-            self._draft = Draft(record, record, self._page_bytes)
+            self._draft = Draft(record, record, self._page_bytes, self._swap_bytes)
             self._draft.truncated = bool(record.lost_before)
         self._draft.keep(record)
         return complete + self._take(self._draft, record, invoker, killed)

@@ -29,7 +29,10 @@ def advice(facts: Facts, diagnosis: Diagnosis, candidates: Sequence[Contender]) 
     """One piece of advice a line: first what would lessen the need, then what would spare it."""
     lines = [*BY_KIND[diagnosis.kind](facts, diagnosis)]
     lines += by_killer(facts)
-    lines += by_order(facts, diagnosis, candidates)
+    if facts.case.allocating_task:
+        lines += by_asking(facts, candidates)
+    elif not facts.case.by_sysrq:
+        lines += by_order(facts, diagnosis, candidates)
     return "\n".join(lines)
 
 
@@ -92,7 +95,7 @@ def after_many(facts: Facts, _diagnosis: Diagnosis) -> Words:
         " that were made before the fork are shared only until Python touches them; numpy arrays"
         " and memory-mapped files stay shared."
     )
-    if facts.victim.rule is not None:
+    if facts.victim.rule is not None and not facts.case.allocating_task:
         yield (
             "In the rule, `workers:` can give the workers a higher value than the process that"
             " started them, so that a worker dies before it."
@@ -100,10 +103,16 @@ def after_many(facts: Facts, _diagnosis: Diagnosis) -> Words:
 
 
 def after_other(facts: Facts, _diagnosis: Diagnosis) -> Words:
-    yield (
+    limit = (
         "Give the one that took the memory a limit of its own (MemoryMax= of its unit,"
-        " systemd-run --scope -p MemoryMax=...), and a rule with a higher oom_score_adj, so that"
-        " it is killed for what it takes itself."
+        " systemd-run --scope -p MemoryMax=...)"
+    )
+    if facts.case.allocating_task:
+        yield f"{limit}, so that it is killed for what it takes itself."
+        return
+    yield (
+        f"{limit}, and a rule with a higher oom_score_adj, so that it is killed for what it takes"
+        " itself."
     )
     spared = largest_spared(facts.case)
     if spared is not None and spared.oom_score_adj == OOM_SCORE_ADJ_MIN:
@@ -141,6 +150,13 @@ def after_swap(facts: Facts, _diagnosis: Diagnosis) -> Words:
 
 
 def after_unknown(facts: Facts, _diagnosis: Diagnosis) -> Words:
+    if facts.case.by_sysrq:
+        yield (
+            "No value and no limit has to change for it. Who may do so at a keyboard, kernel.sysrq"
+            " says (64 of it: signals to processes); /proc/sysrq-trigger is root's, or a script's"
+            " of root."
+        )
+        return
     if facts.case.killer == "unknown":
         yield (
             "Who sends SIGKILL: `kill -9`, a container runtime's stop, a kubelet's eviction,"
@@ -224,6 +240,25 @@ def by_killer(facts: Facts) -> Words:
         yield (
             "Memory was short only on the nodes that it may use (cpuset or NUMA policy); others"
             " may have had some left: see numactl --show and cpuset.mems."
+        )
+
+
+def by_asking(facts: Facts, candidates: Sequence[Contender]) -> Words:
+    """Who would have been killed, if it had gone by points."""
+    said = (
+        "It was killed as it asked for memory when there was none, which"
+        " vm.oom_kill_allocating_task=1 brings about: of all values of oom_score_adj, only -1000"
+        " counts there. sysctl vm.oom_kill_allocating_task=0 has the kernel go by points"
+    )
+    first = next((one for one in candidates if one.points_pages is not None), None)
+    if first is None:
+        yield f"{said}."
+    elif first.pid == facts.victim.pid:
+        yield f"{said}; here it would have been killed all the same."
+    else:
+        yield (
+            f"{said}; here {first.name} (pid {first.pid}, {size(first.memory_bytes)}) would have"
+            " been killed."
         )
 
 

@@ -121,10 +121,13 @@ def kernel_case(group: Sequence[KernelKill], told: Told, boot_id: str) -> Case:
         scope=kernel_scope(first),
         victims=tuple(victims.values()),
         limit_bytes=first.limit_bytes,
+        swap_limit_bytes=first.swap_limit_bytes,
         usage_bytes=first.usage_bytes,
         file_cache_bytes=first.file_cache_bytes,
         shmem_bytes=first.shmem_bytes,
         asked_by=first.asked_by,
+        allocating_task=first.allocating_task,
+        by_sysrq=first.by_sysrq,
         tasks=first.tasks,
         sources=tuple(sources),
         raw=tuple(dict.fromkeys(line for killed in group for line in killed.raw)),
@@ -266,10 +269,15 @@ def place_of(victim: Victim, case: Case) -> int | None:
 
 
 def merged(told: Victim, seen: Victim) -> Victim:
-    """What the killer *told*, and where it did not, what was *seen* before."""
+    """What the killer *told*, and where it did not, what was *seen* before.
+
+    Of the two sizes the larger: the kernel's is without what is swapped out, if it came alone.
+    """
     known = {name: value for name, value in told._asdict().items() if value is not None}
     name = seen.name if seen.name.startswith(told.name) else told.name  # the kernel's is cut
-    return seen._replace(**known | {"pid": seen.pid, "name": name})
+    sizes = [one.memory_bytes for one in (told, seen) if one.memory_bytes is not None]
+    known |= {"pid": seen.pid, "name": name, "memory_bytes": max(sizes, default=None)}
+    return seen._replace(**known)
 
 
 # -- what the log has lost -------------------------------------------------------------------------

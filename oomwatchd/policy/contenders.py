@@ -13,11 +13,16 @@ RuleOf = Callable[[int, str], str | None]  # by pid and name, as far as it was f
 def total_pages(case: Case, machine: Machine) -> int:
     """What one unit of oom_score_adj is a thousandth of: the limit, or all there is.
 
-    A cgroup may use swap as well, unless that is bounded, too, which its report does not tell.
+    Either with the swap that may be used beside it; that a swappiness of 0 would leave a cgroup
+    without any, its report does not tell.
 
-    Source:  mm/oom_kill.c, constrained_alloc(); mm/memcontrol.c, mem_cgroup_get_max().
+    Source:  mm/oom_kill.c, constrained_alloc(); mm/memcontrol.c, mem_cgroup_get_max(), the same
+             arithmetic with cgroup v1 and v2 since Linux 4.5.
     """
-    total_bytes = (case.limit_bytes or machine.ram_bytes) + machine.swap_bytes
+    swap_bytes = machine.swap_bytes
+    if case.swap_limit_bytes is not None:
+        swap_bytes = min(case.swap_limit_bytes, swap_bytes)
+    total_bytes = (case.limit_bytes or machine.ram_bytes) + swap_bytes
     return max(total_bytes // machine.page_bytes, 1)
 
 

@@ -32,6 +32,8 @@ MATTERS_SHARE: Final = 0.1  # of what there is: whoever has less did not use it 
 
 
 def diagnose(facts: Facts) -> Diagnosis:
+    if facts.case.by_sysrq:
+        return by_hand(facts)
     found = (judge(facts) for judge in JUDGES)
     return next((one for one in found if one is not None), unknown(facts))
 
@@ -104,6 +106,16 @@ def limit_below_peak(facts: Facts) -> Diagnosis | None:
         text += f". It came to {percent(NEAR_TOP, 1)} of that {times} times in"
         text += f" {span(points[-1].seconds - points[0].seconds)}: this is what the job needs"
     return Diagnosis("limit_below_peak", f"{text}.", rate_of(facts))
+
+
+def by_hand(facts: Facts) -> Diagnosis:
+    had = f" had {size(facts.peak_bytes)} and" if facts.peak_bytes else ""
+    text = (
+        f"{facts.who}{had} was killed as somebody asked for it by SysRq f: at a keyboard, or by"
+        " writing f to /proc/sysrq-trigger. The kernel then takes whoever has the most points,"
+        " also if memory is not short at all. Lack of memory is not shown."
+    )
+    return Diagnosis("unknown", text, rate_of(facts))
 
 
 def unknown(facts: Facts) -> Diagnosis:

@@ -18,7 +18,7 @@ def recurrence(incident: Incident, others: Iterable[Incident]) -> str | None:
         if since <= one.time_unix_seconds < incident.time_unix_seconds
         and one.id != incident.id
         and is_same_job(one.victim, incident.victim)
-        and (one.case.killer == "unknown") == (incident.case.killer == "unknown")
+        and one.case.for_want_of_memory == incident.case.for_want_of_memory
     ]
     if not earlier:
         return None

@@ -157,7 +157,9 @@ def task_of(pid: int, tasks: Sequence[Task]) -> Task | None:
 
 def spared(facts: Facts, task: Task | None) -> Iterator[str]:
     """Why the larger one was not killed in its place."""
-    if task is None or task.oom_score_adj >= (facts.victim.oom_score_adj or 0):
+    if task is None or facts.case.allocating_task:
+        return
+    if task.oom_score_adj >= (facts.victim.oom_score_adj or 0):
         return
     if task.oom_score_adj == OOM_SCORE_ADJ_MIN:
         yield f" {task.name} has an oom_score_adj of -1000: the kernel never kills it, so it takes"
@@ -171,4 +173,6 @@ def chosen(facts: Facts) -> str:
         return "in the cgroup that systemd-oomd chose"
     if facts.case.killer == "unknown":
         return "the one that was killed"
+    if facts.case.allocating_task:
+        return "killed as it asked for memory (vm.oom_kill_allocating_task=1)"
     return f"the one with the most points (oom_score_adj {facts.victim.oom_score_adj or 0})"

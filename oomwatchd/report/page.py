@@ -11,7 +11,13 @@ from oomwatchd.policy.words import rate, size
 from oomwatchd.report.chart import Chart, Mark, Series, drawn
 from oomwatchd.report.markup import Markup, element, joined, lines
 from oomwatchd.report.style import STYLE
-from oomwatchd.report.verdict import KILLERS, evidence, headline, scope_in_words, victims_total
+from oomwatchd.report.verdict import (
+    evidence,
+    headline,
+    killer_in_words,
+    scope_in_words,
+    victims_total,
+)
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 CLOSE_SECONDS: Final = 20.0  # of the second chart: what is fast can be seen only from near
@@ -165,7 +171,7 @@ def told(incident: Incident) -> Iterator[tuple[str, str]]:
     yield "when", time.strftime("%Y-%m-%d %H:%M:%S UTC", stamp)
     if incident.while_down:
         yield "found", "at the daemon's next start: it was not running when this happened"
-    yield "by", KILLERS[case.killer]
+    yield "by", killer_in_words(case)
     yield "seen as", "signal 9 (SIGKILL); exit status 137 in shells, containers and pipelines"
     yield "where memory ran out", scope_in_words(case)
     amounts = (("limit", case.limit_bytes), ("used of it", case.usage_bytes))

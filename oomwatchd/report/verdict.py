@@ -34,6 +34,7 @@ SHORT: Final[Mapping[Killer, str]] = {
     "systemd_oomd": "was killed by systemd-oomd",
     "unknown": "was ended by SIGKILL from an unknown sender",
 }
+BY_SYSRQ: Final = "by hand (SysRq f)"
 
 SOURCES: Final[Mapping[str, str]] = {
     "kernel_log": "the kernel's log",
@@ -49,14 +50,21 @@ def headline(incident: Incident) -> str:
     limit = f" of {size(case.limit_bytes)}" if case.killer == "cgroup" and case.limit_bytes else ""
     more = victims_total(case) - 1
     others = f", and {more} more with it" if more > 0 else ""
-    return f"{victim.name}{pid} {SHORT[case.killer]}{limit}{others}"
+    how = f"was killed by the kernel, {BY_SYSRQ}" if case.by_sysrq else SHORT[case.killer]
+    return f"{victim.name}{pid} {how}{limit}{others}"
 
 
 def victims_total(case: Case) -> int:
     return len(case.victims) + case.victims_left_out
 
 
+def killer_in_words(case: Case) -> str:
+    return f"the kernel, {BY_SYSRQ}" if case.by_sysrq else KILLERS[case.killer]
+
+
 def scope_in_words(case: Case) -> str:
+    if case.by_sysrq:
+        return "nowhere that is known of"
     return SCOPES.get(case.scope, case.scope)
 
 

@@ -9,11 +9,15 @@ are never given out twice, and the bus lets nobody own that name but systemd-oom
 org.freedesktop.DBus, a name that nobody can have.  It tells of changes in order with all else: we
 ask for changes first, then for the owner, and for its signals last, so that none is missed.
 
+Before systemd 252 there is no such signal.  Whether there is, the owner itself says: it is asked
+for its description by its unique name, by which nobody is started who does not run.
+
 No file descriptors can come along, as we have not agreed to any with the bus.  What others call of
 us gets no answer.
 
 Source:  D-Bus Specification, sections "Authentication Protocol", "Header Fields" (SENDER), "Message
-Bus Specification"; systemd, src/oom/oomd-manager-bus.c; org.freedesktop.oom1(5).
+Bus Specification", "Introspection Data Format"; systemd, src/oom/oomd-manager-bus.c, and
+src/libsystemd/sd-bus/bus-introspect.c for how it writes that; org.freedesktop.oom1(5).
 """
 
 import os
@@ -56,6 +60,7 @@ OWNER_CHANGED: Final = {
     MEMBER: "NameOwnerChanged",
     SIGNATURE: "sss",
 }
+HAS_KILLED: Final = f'<signal name="{KILLED[MEMBER]}">'  # in its description
 HELLO, TELL_OF_OWNERS, WHO_OWNS, TELL_OF_KILLS = range(1, 5)  # the serials of what we ask
 REQUESTS: Final = (
     call(HELLO, "Hello"),
@@ -105,6 +110,9 @@ class Conversation:
     def __init__(self) -> None:
         self.owner: str | None = None  # of systemd-oomd's name; None: it does not run
         self.messages = 0  # that have come
+        self._has_signal: bool | None = None  # whether the owner has it; None: it has not said
+        self._describing = TELL_OF_KILLS  # the serial of what was asked last
+        self._unsaid = b""  # what to answer besides
         self._line: bytes | None = b""  # the bus's answer to AUTH; None: it is past that
         self._stream = Messages()
         self._asked = {HELLO, TELL_OF_OWNERS, WHO_OWNS, TELL_OF_KILLS}  # and not answered yet
@@ -112,6 +120,11 @@ class Conversation:
     @property
     def listening(self) -> bool:
         return not self._asked
+
+    @property
+    def tells(self) -> bool | None:
+        """Whether a kill would be told of, if there were one; None: that is not known yet."""
+        return True if self.owner is None else self._has_signal
 
     def opening(self, uid: int) -> bytes:
         """What to say first: EXTERNAL is for the bus to ask the kernel who we are."""
@@ -134,6 +147,7 @@ class Conversation:
         messages = self._stream.feed(data)
         self.messages += len(messages)
         kills = [killed for message in messages if (killed := self._understood(message))]
+        answer, self._unsaid = answer + self._unsaid, b""
         return kills, answer
 
     def _understood(self, message: Message) -> Killed | None:
@@ -144,13 +158,28 @@ class Conversation:
             self._told_by_bus(message)
         elif sender == self.owner and is_signal(message, KILLED):
             return Killed(*message.strings())
+        elif sender == self.owner and message.fields.get(REPLY_SERIAL) == self._describing:
+            described = message.kind == RETURN and message.fields.get(SIGNATURE) == "s"
+            self._has_signal = described and HAS_KILLED in message.strings()[0]
         return None
+
+    def _owned_by(self, owner: str | None) -> None:
+        self.owner, self._has_signal = owner, None
+        if owner is not None:
+            self._describing += 1
+            self._unsaid = call(
+                self._describing,
+                "Introspect",
+                destination=owner,
+                path=KILLED[PATH],
+                interface="org.freedesktop.DBus.Introspectable",
+            )
 
     def _told_by_bus(self, message: Message) -> None:
         if is_signal(message, OWNER_CHANGED):
             name, _, owner = message.strings()
             if name == OOMD:
-                self.owner = owner or None
+                self._owned_by(owner or None)
         elif message.kind in (RETURN, ERROR):
             self._answered(message)
 
@@ -162,7 +191,7 @@ class Conversation:
         if error is not None and (serial, error) != (WHO_OWNS, NO_OWNER):
             raise Refused(f"it answers with {error}")
         if error is None and serial == WHO_OWNS:
-            self.owner = next(iter(message.strings()), None)
+            self._owned_by(next(iter(message.strings()), None))
         self._asked.discard(int(serial))
 
 
@@ -187,6 +216,13 @@ class OomdSignals:
     @property
     def listening(self) -> bool:
         return self._link is not None and self._conversation.listening
+
+    @property
+    def tells(self) -> bool | None:
+        """Whether we would hear of a kill, if there were one; None: that is not known yet."""
+        if self.fault:
+            return False
+        return self._conversation.tells if self.listening else None
 
     def fileno(self) -> int:
         """Readable when there is something to drain; the same for all connections."""

@@ -27,9 +27,11 @@ PATH_CHARACTERS_MAX: Final = 4096
 SEPARATORS_MAX: Final = 20  # in one line; more is somebody's game
 # systemd 262 says beforehand that it has marked a cgroup.
 KILLED: Final = re.compile(r"(?P<verb>Killed|Marked) (?P<rest>/.*)", re.DOTALL)
+TIMESPAN: Final = r"[a-z\d.]{1,20}(?: [a-z\d.]{1,20}){0,7}"  # 20s, 1min 30s, infinity
 PRESSURE: Final = re.compile(
-    r"memory pressure for (?P<monitored>/.*) being [\d.]+% > [\d.]+% for > \S{1,20}"
-    r" with reclaim activity",
+    r"memory pressure for (?P<monitored>/.*) being [\d.]+% > [\d.]+% for > "
+    + TIMESPAN
+    + r" with reclaim activity",
     re.DOTALL,
 )
 # Until systemd 248, swap alone was looked at.

@@ -270,16 +270,23 @@ def aligned(size: int, boundary: int) -> int:
     return size + -size % boundary
 
 
-def call(serial: int, member: str, *arguments: str) -> bytes:
-    """A message that calls a method of the bus itself, all of whose arguments are strings."""
+def call(
+    serial: int,
+    member: str,
+    *arguments: str,
+    destination: str = "org.freedesktop.DBus",
+    path: str = "/org/freedesktop/DBus",
+    interface: str = "org.freedesktop.DBus",
+) -> bytes:
+    """A message that calls a method, of the bus itself or of another; arguments are strings."""
     body = b""
     for argument in arguments:
         body = padded(body, 4) + marshalled(argument)
     fields = b""
     for code, value in (
-        (PATH, marshalled("/org/freedesktop/DBus")),
-        (DESTINATION, marshalled("org.freedesktop.DBus")),
-        (INTERFACE, marshalled("org.freedesktop.DBus")),
+        (PATH, marshalled(path)),
+        (DESTINATION, marshalled(destination)),
+        (INTERFACE, marshalled(interface)),
         (MEMBER, marshalled(member)),
         (SIGNATURE, bytes((len(arguments),)) + b"s" * len(arguments) + b"\0"),
     ):
