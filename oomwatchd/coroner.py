@@ -248,8 +248,9 @@ class Coroner:
             numbers = (one.sequence for one in batch.records)
             self._last_before_us = max(numbers, default=self._last_before_us)
             self._caught_up = not batch.more
+        before = self._reports.last_sequence
         reports = [report for record in batch.records for report in self._reports.feed(record)]
-        if batch.records:
+        if self._reports.last_sequence != before:
             self._quiet_seconds = now.seconds + QUIET_SECONDS
         elif now.seconds >= self._quiet_seconds:
             reports += self._reports.flush()
@@ -260,7 +261,7 @@ class Coroner:
     def _next_look_seconds(self, batch: Batch, now: Moment) -> float:
         if batch.more:
             return now.seconds
-        return self._quiet_seconds if self._reports.unfinished else NEVER
+        return self._quiet_seconds if self._reports.last_sequence is not None else NEVER
 
     def _take(self, reports: Iterable[OomReport], now: Moment) -> None:
         """A kill of our time was when we heard of it: the log's clock stands still in sleep."""

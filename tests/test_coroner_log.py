@@ -1,0 +1,78 @@
+"""Kills while the kernel's log is never silent, and kills by the hundred."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakeproc import Fake, FakeProc
+from kernellog import raw
+from mortuary import Mortuary, bare_kill, capture
+
+JOB = "/oomcases/job"
+DISK_SECONDS = 30.0
+HOG = Fake(278, comm=b"hog", cgroup=f"0::{JOB}\n", anon_kib=28_000)
+
+
+@pytest.fixture
+def mortuary(fake: FakeProc, tmp_path: Path) -> Iterator[Mortuary]:
+    yield (mortuary := Mortuary(fake, tmp_path / "state"))
+    mortuary.end()
+
+
+def chatter(mortuary: Mortuary, number: int, every_seconds: float, count: int) -> None:
+    """Another part of the kernel logs something, time and again; the loop turns when it is due."""
+    for at in range(number, number + count):
+        until = mortuary.seconds + every_seconds
+        while (due := mortuary.coroner.due_seconds(mortuary.now())) < until:
+            mortuary.turn(after_seconds=max(due - mortuary.seconds, 0.01))
+        line = b"4,%d,%d,-;segfault[99]: segfault at 0" % (at, mortuary.seconds * 1e6)
+        mortuary.turn(line, after_seconds=max(until - mortuary.seconds, 0.0))
+
+
+@pytest.mark.parametrize("every_seconds", [0.05, 0.6, 0.8, 0.99])
+def test_a_kill_is_told_in_time_though_the_kernel_goes_on_logging(
+    mortuary: Mortuary, every_seconds: float
+) -> None:
+    mortuary.turn(bare_kill(11, 278))
+    chatter(mortuary, 12, every_seconds, round(4 / every_seconds))
+    until = time.monotonic() + DISK_SECONDS
+    while not mortuary.record.kills and time.monotonic() < until:
+        mortuary.turn()
+
+    assert mortuary.record.kills == {("none", "kernel"): 1}
+
+
+def test_a_kill_is_not_laid_to_another_killer_as_the_kernel_goes_on_logging(
+    mortuary: Mortuary,
+) -> None:
+    mortuary.fake.add(HOG)
+    hog = mortuary.follow(278, "training")
+    mortuary.set_kills(1)
+    lines = capture("6.12.117_own-limit")
+    mortuary.bury(hog)
+    mortuary.turn(*lines)
+    chatter(mortuary, int(lines[-1].split(b",")[1]) + 1, 0.6, 50)
+    mortuary.settle()
+
+    [made] = mortuary.written()
+    assert (made.case.killer, made.case.scope) == ("cgroup", JOB)
+    assert mortuary.record.kills == {("training", "cgroup"): 1}
+
+
+def test_a_group_some_of_whom_were_exiting_already_is_one_incident_with_its_limit(
+    mortuary: Mortuary,
+) -> None:
+    """As it goes with groups of many: until its turn comes, a member may have died of itself."""
+    *lines, again = capture("6.12.117_group")
+    number = int(again.split(b",")[1])
+    prefix = b"Memory cgroup out of memory: OOM victim"
+    gone = b"%s 289 (leader) is already exiting. Skip killing the task" % prefix
+    other = b"%s 290 (worker two) is already exiting. Skip killing the task" % prefix
+    mortuary.turn(*lines, raw(number, other), raw(number + 1, gone))
+    mortuary.settle()
+
+    [made] = mortuary.written()
+    assert (made.case.killer, made.case.scope) == ("oom_group", JOB)
+    assert made.case.limit_bytes == 49152 << 10
+    assert [one.pid for one in made.case.victims] == [289, 287]
