@@ -187,6 +187,8 @@ class Coroner:
         """
         victims = [as_victim(one, self._history.portrait(one.id)) for one, _ in gone]
         late = [one.id.pid for one, is_late in gone if is_late]
+        for one, _ in gone:
+            self._history.bury(one.id, now.seconds)
         ends = self._ends.hear(victims, killed, now.boot_seconds, late=late, deaf=deaf)
         for end in ends:
             self._docket.add(end)

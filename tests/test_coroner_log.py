@@ -76,3 +76,22 @@ def test_a_group_some_of_whom_were_exiting_already_is_one_incident_with_its_limi
     assert (made.case.killer, made.case.scope) == ("oom_group", JOB)
     assert made.case.limit_bytes == 49152 << 10
     assert [one.pid for one in made.case.victims] == [289, 287]
+
+
+def test_a_pid_given_out_again_does_not_make_a_protected_process_a_victim(
+    mortuary: Mortuary,
+) -> None:
+    """Its name and its cgroup are its owner's to choose, and he can wait for the pid."""
+    mortuary.fake.add(HOG)
+    hog = mortuary.follow(278, "training")
+    mortuary.deaf = False
+    mortuary.turns(15)
+    mortuary.bury(hog)
+    mortuary.turns(280)
+    mortuary.turn(*capture("6.12.117_own-limit"))
+    mortuary.settle()
+
+    [made] = mortuary.written()
+    assert (made.victim.pid, made.victim.cgroup) == (278, JOB)
+    assert (made.victim.rule, made.victim.start_ticks, made.candidates[0].rule) == (None,) * 3
+    assert mortuary.record.kills == {("none", "cgroup"): 1}
