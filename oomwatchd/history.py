@@ -160,6 +160,9 @@ class History:
         """Whether its usage was sampled, as that of one which bounds somebody followed."""
         return self._cgroups.get(path) is not None
 
+    def ruled_pids(self) -> set[int]:
+        return {id.pid for id, one in self._portraits.items() if one.victim.rule is not None}
+
     def all_portraits(self) -> Iterable[Portrait]:
         return self._portraits.values()
 

@@ -227,7 +227,8 @@ DECLARED: Final = (
         ("rule", "killer"),
         "Kills for want of memory, one for each cause, by the rule of the victim (none: no rule"
         " matched it) and by killer; `oomwatchd incidents` explains them. Those that happened while"
-        " the daemon was down count when they are found.",
+        " the daemon was down count when they are found; of so many at once that they cannot all be"
+        " explained, those of no rule are counted and no more.",
         _kills,
     ),
     Declared(

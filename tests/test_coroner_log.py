@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from fakeproc import Fake, FakeProc
 from kernellog import raw
 from mortuary import Mortuary, bare_kill, capture
+
+from oomwatchd.record import Untold
 
 JOB = "/oomcases/job"
 DISK_SECONDS = 30.0
@@ -95,3 +98,46 @@ def test_a_pid_given_out_again_does_not_make_a_protected_process_a_victim(
     assert (made.victim.pid, made.victim.cgroup) == (278, JOB)
     assert (made.victim.rule, made.victim.start_ticks, made.candidates[0].rule) == (None,) * 3
     assert mortuary.record.kills == {("none", "cgroup"): 1}
+
+
+# -- floods ----------------------------------------------------------------------------------------
+
+
+def test_a_flood_of_kills_hides_none_and_least_of_all_that_of_a_rule(
+    fake: FakeProc, tmp_path: Path
+) -> None:
+    """As anybody brings it about with a small cgroup of his own and a loop that forks."""
+    mortuary = Mortuary(fake, tmp_path / "state", keep=20)
+    mortuary.fake.add(HOG)
+    hog = mortuary.follow(278, "training")
+    numbers = iter(range(1, 10**6))
+    for turn in range(60):
+        mortuary.turn(
+            *(bare_kill(number, 1000 + number) for number in islice(numbers, 30)),
+            after_seconds=1.0,
+        )
+        if turn == 40:
+            mortuary.turn(bare_kill(next(numbers), 278))
+            mortuary.bury(hog)
+    count = next(numbers) - 2
+    until = time.monotonic() + DISK_SECONDS
+    while sum(mortuary.record.kills.values()) <= count and time.monotonic() < until:
+        mortuary.turn(after_seconds=1.0)
+    mortuary.end()
+
+    assert mortuary.record.kills == {("none", "kernel"): count, ("training", "kernel"): 1}
+
+
+def test_more_kills_at_once_than_can_be_told_are_counted_and_said_once(mortuary: Mortuary) -> None:
+    for second in range(3):
+        start = second * 1500
+        kills = [bare_kill(number, 1000 + number) for number in range(start, start + 1500)]
+        mortuary.turn(*kills, after_seconds=1.0)
+    until = time.monotonic() + DISK_SECONDS
+    while sum(mortuary.record.kills.values()) < 4500 and time.monotonic() < until:
+        mortuary.turn(after_seconds=0.5)
+
+    news = [one for one in mortuary.record.take_news() if isinstance(one, Untold)]
+    assert mortuary.record.kills == {("none", "kernel"): 4500}
+    assert len(news) == 1
+    assert 0 < news[0].kills < 4500
