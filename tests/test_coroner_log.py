@@ -10,7 +10,8 @@ from fakeproc import Fake, FakeProc
 from kernellog import raw
 from mortuary import Mortuary, bare_kill, capture
 
-from oomwatchd.record import Untold
+from oomwatchd.backlog import CASES_MAX
+from oomwatchd.record import Kept, Untold
 
 JOB = "/oomcases/job"
 DISK_SECONDS = 30.0
@@ -141,3 +142,21 @@ def test_more_kills_at_once_than_can_be_told_are_counted_and_said_once(mortuary:
     assert mortuary.record.kills == {("none", "kernel"): 4500}
     assert len(news) == 1
     assert 0 < news[0].kills < 4500
+
+
+def test_of_a_flood_before_our_start_the_last_kills_are_found(
+    fake: FakeProc, tmp_path: Path
+) -> None:
+    mortuary = Mortuary(fake, tmp_path / "state", keep=2 * CASES_MAX)
+    mortuary.end()
+    count = 3 * CASES_MAX
+    mortuary.start(bare_kill(number, 1000 + number) for number in range(count))
+    told: list[Kept] = []
+    until = time.monotonic() + DISK_SECONDS
+    while len(told) <= CASES_MAX and time.monotonic() < until:
+        told += mortuary.turn(after_seconds=0.1)
+    mortuary.end()
+    pids = {one.victim.pid for one in mortuary.written()}
+
+    assert set(range(1000 + count - CASES_MAX, 1000 + count)) < pids
+    assert mortuary.record.kills == {("none", "kernel"): len(pids)}
