@@ -5,10 +5,10 @@ what the kernel and systemd-oomd tell, ends of processes, counters, the journal
 """
 
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from oomwatchd.backlog import PAST_EVERY_SECONDS, Backlog
 from oomwatchd.docket import Docket
 from oomwatchd.document import row
 from oomwatchd.ends import Ends
@@ -39,8 +39,6 @@ QUIET_SECONDS: Final = 1.0  # without a line, after which a report of the kernel
 NEVER: Final = float("inf")
 LONG_AGO: Final = float("-inf")
 NOTHING: Final = -1
-CASES_MAX: Final = 512  # as many as can settle at once
-PAST_EVERY_SECONDS: Final = 0.1  # between two kills of before our start
 THIS_BOOT: Final = 0.0  # since when to read the journal: all of it
 # Where systemd-oomd does not tell of its kills, before we look into the journal for one:
 LOGGED_SECONDS: Final = 3.0  # after somebody was killed; a doubt, which looks too, comes before,
@@ -85,20 +83,18 @@ class Coroner:
         self._deaf = False  # somebody may have been killed without our hearing
         self._doubted: frozenset[str] = frozenset()  # cases of which the journal has been asked
         self._ends = Ends()
-        self._docket = Docket(boot_id)
+        self._docket = Docket(boot_id, history.ruled_pids)
         self._incidents = incidents
         self._scribe = Scribe(incidents)
         self._page_bytes = page_bytes
         self._remembered = remembered or Remembered()
         self._record = record
         self._reports = OomReports(page_bytes, sampler.memory.swap_total_bytes)
-        self._started_boot_seconds = NEVER
         self._caught_up = False  # with what the log held when we came,
         self._last_before_us = NOTHING  # of which this is the last record's number
         self._log_seconds = LONG_AGO  # when to look into the log unasked
         self._quiet_seconds = LONG_AGO  # when a report at the log's end is at its own
-        self._waiting: deque[Case] = deque()  # for the scribe
-        self._past_seconds = LONG_AGO  # when to hand over the next of before our start
+        self._backlog = Backlog(history.ruled_pids)
         self._counted = self._count()
 
     @property
@@ -114,7 +110,7 @@ class Coroner:
     def due_seconds(self, now: Moment) -> float:
         """When to call `tend`, if nothing happens before."""
         ripe_seconds = now.seconds + (self._docket.next_boot_seconds - now.boot_seconds)
-        hand_over_seconds = now.seconds + PAST_EVERY_SECONDS if self._waiting else NEVER
+        hand_over_seconds = now.seconds + PAST_EVERY_SECONDS if self._backlog else NEVER
         return min(
             self._sampler.next_seconds,
             self._log_seconds,
@@ -142,7 +138,8 @@ class Coroner:
         told: bool,
     ) -> list[Kept]:
         """Take a sample, if it is time; hear what there is to hear; what has been written down."""
-        self._started_boot_seconds = min(self._started_boot_seconds, now.boot_seconds)
+        started = min(self._backlog.started_boot_seconds, now.boot_seconds)
+        self._backlog.started_boot_seconds = started
         if self._sampler.is_due(now.seconds):
             self._sampler.turn(now.seconds, level, pressure, tracked, met=met)
         if logged or now.seconds >= self._log_seconds:
@@ -154,24 +151,19 @@ class Coroner:
         if self._entries is not None:
             self._read_journal(self._entries, now)
         self._close_cases(now, now.boot_seconds)
+        self._record.untold(self._docket.take_untold(), now.seconds)
         return self._tell()
 
     def _close_cases(self, now: Moment, settled_boot_seconds: float) -> None:
-        """Hand over what has settled, as there is room for it: a case takes less than an incident.
-
-        Of too many, the oldest go all the same: that they could not be written is told.  What
-        happened before us has time: we log so many lines a second and no more.
-        """
-        self._waiting.extend(self._docket.ripe(settled_boot_seconds))
-        while self._waiting and (self._scribe.has_room or len(self._waiting) > CASES_MAX):
-            if self._is_past(self._waiting[0]):
-                if now.seconds < self._past_seconds:
-                    return
-                self._past_seconds = now.seconds + PAST_EVERY_SECONDS
-            self._scribe.keep(self._incident(self._waiting.popleft(), now))
-
-    def _is_past(self, case: Case) -> bool:
-        return case.boot_seconds < self._started_boot_seconds
+        """Have those explained that have settled, as far as there is time and room."""
+        self._backlog.add(self._docket.ripe(settled_boot_seconds))
+        if settled_boot_seconds == NEVER:
+            ready = self._backlog.take_last(lambda: self._scribe.has_room)
+        else:
+            ready = self._backlog.take(now.seconds, lambda: self._scribe.has_room)
+        for case in ready:
+            self._scribe.keep(self._incident(case, now))
+        self._docket.untold.update(self._backlog.leave_out())
 
     def _tell(self) -> list[Kept]:
         told = [kept(outcome) for outcome in self._scribe.outcomes()]
@@ -181,7 +173,7 @@ class Coroner:
 
     def _incident(self, case: Case, now: Moment) -> Incident:
         memory = self._sampler.memory
-        is_past = self._is_past(case)
+        is_past = self._backlog.is_past(case)
         return incident(
             self._remembered.with_rules(case) if is_past else case,
             self._history,
@@ -201,6 +193,8 @@ class Coroner:
             self._suspect(now.seconds + LOGGED_SECONDS)
         victims = [as_victim(one, self._history.portrait(one.id)) for one, _ in gone]
         late = [one.id.pid for one, is_late in gone if is_late]
+        for one, _ in gone:
+            self._history.bury(one.id, now.seconds)
         ends = self._ends.hear(victims, killed, now.boot_seconds, late=late, deaf=deaf)
         for end in ends:
             self._docket.add(end)
@@ -274,8 +268,9 @@ class Coroner:
             numbers = (one.sequence for one in batch.records)
             self._last_before_us = max(numbers, default=self._last_before_us)
             self._caught_up = not batch.more
+        before = self._reports.last_sequence
         reports = [report for record in batch.records for report in self._reports.feed(record)]
-        if batch.records:
+        if self._reports.last_sequence != before:
             self._quiet_seconds = now.seconds + QUIET_SECONDS
         elif now.seconds >= self._quiet_seconds:
             reports += self._reports.flush()
@@ -286,7 +281,7 @@ class Coroner:
     def _next_look_seconds(self, batch: Batch, now: Moment) -> float:
         if batch.more:
             return now.seconds
-        return self._quiet_seconds if self._reports.unfinished else NEVER
+        return self._quiet_seconds if self._reports.last_sequence is not None else NEVER
 
     def _take(self, reports: Iterable[OomReport], now: Moment) -> None:
         """A kill of our time was when we heard of it: the log's clock stands still in sleep."""
@@ -294,6 +289,8 @@ class Coroner:
             for killed in kernel_kills(report):
                 heard = killed._replace(boot_seconds=now.boot_seconds)
                 is_past = killed.sequence <= self._last_before_us
+                if is_past and self._docket.is_full:  # those before it are ripe already
+                    self._backlog.add(self._docket.ripe(now.boot_seconds))
                 self._docket.add(killed if is_past else heard)
         self._count_up(now)
 

@@ -98,6 +98,7 @@ class History:
         self._processes: Numbers[ProcessId] = Numbers()
         self._cgroups: Numbers[str] = Numbers()
         self._portraits: dict[ProcessId, Portrait] = {}
+        self._buried: dict[ProcessId, float] = {}  # of these, who has ended, when
         self._followed: frozenset[ProcessId] = frozenset()  # those of the last sample
 
     def __len__(self) -> int:
@@ -120,20 +121,47 @@ class History:
 
     def _forget(self, id: ProcessId) -> None:
         portrait = self._portraits.pop(id, None)
+        self._buried.pop(id, None)
         if portrait is not None:
             self._portraits_bytes -= size_of(portrait)
 
     def portrait(self, id: ProcessId) -> Portrait | None:
         return self._portraits.get(id)
 
-    def latest(self, pid: int) -> Portrait | None:
-        """Who had this pid last, of those followed; the kernel's log tells no more than a pid."""
-        known = [one for id, one in self._portraits.items() if id.pid == pid]
-        return max(known, key=lambda one: one.id.start_ticks, default=None)
+    def bury(self, id: ProcessId, seconds: float) -> None:
+        """It has ended: its pid may be another's from now on."""
+        if id in self._portraits:
+            self._buried[id] = seconds
+
+    def seen(
+        self, at_seconds: float, *, within_seconds: float, buried_since: float
+    ) -> dict[int, Victim]:
+        """By pid, who may have been there at that time, with its last known memory.
+
+        That is who was sampled *within_seconds* before or since, or in the last sample before; but
+        nobody buried earlier than *buried_since*.
+        """
+        sizes: dict[int, int] = {}
+        reached = False  # that time, from now on back
+        for sample in reversed(self._samples):
+            seconds = seconds_of(sample)
+            if reached and seconds < at_seconds - within_seconds:
+                break
+            reached = reached or seconds <= at_seconds
+            sizes = unpacked(sample).processes | sizes
+        there = {}
+        for id, portrait in sorted(self._portraits.items()):  # of one pid, who started last
+            number = self._processes.get(id)
+            if number in sizes and self._buried.get(id, buried_since) >= buried_since:
+                there[id.pid] = portrait.victim._replace(memory_bytes=sizes[number])
+        return there
 
     def has_cgroup(self, path: str) -> bool:
         """Whether its usage was sampled, as that of one which bounds somebody followed."""
         return self._cgroups.get(path) is not None
+
+    def ruled_pids(self) -> set[int]:
+        return {id.pid for id, one in self._portraits.items() if one.victim.rule is not None}
 
     def all_portraits(self) -> Iterable[Portrait]:
         return self._portraits.values()
@@ -158,17 +186,6 @@ class History:
         decoded = [unpacked(sample) for sample in self._samples]
         samples = tuple(one_sample(one, number, bound, unix_offset) for one in decoded)
         return Past(samples, self._traces(decoded, victim))
-
-    def last(self, id: ProcessId) -> tuple[float, int] | None:
-        """When the process was seen last, in monotonic seconds, and its memory then."""
-        number = self._processes.get(id)
-        if number is None:
-            return None
-        for sample in reversed(self._samples):
-            one = unpacked(sample)
-            if number in one.processes:
-                return one.seconds, one.processes[number]
-        return None
 
     def _traces(self, decoded: Sequence[Decoded], victim: ProcessId | None) -> tuple[Trace, ...]:
         """The others, as far as they have a portrait; the largest at its largest first."""

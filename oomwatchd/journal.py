@@ -22,6 +22,7 @@ from oomwatchd.record import (
     Moving,
     News,
     Signalled,
+    Untold,
 )
 from oomwatchd.text import printable
 
@@ -177,6 +178,15 @@ class Narrator:
         yield logging.WARNING, text
         if item.fault:
             yield logging.ERROR, f"incidents cannot be kept: {item.fault}; said once"
+
+    @lines.register
+    def _(self, item: Untold) -> Iterator[tuple[int, str]]:
+        yield (
+            logging.WARNING,
+            f"more kills than can be told one by one: {item.kills} so far, of processes under no "
+            "rule, and those that follow are counted (oomwatchd_oom_kills_total) and no more; "
+            "said once",
+        )
 
     @lines.register
     def _(self, item: Signalled) -> Iterator[tuple[int, str]]:

@@ -1,20 +1,23 @@
 """From a case to an incident: what the history and the order of death have to say of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from oomwatchd.history import History, Portrait
+from oomwatchd.history import History
 from oomwatchd.incident import Case, Incident, Machine, Past, Victim
 from oomwatchd.incidents import identifier
 from oomwatchd.model import ProcessId
 from oomwatchd.policy.advice import advice
 from oomwatchd.policy.attribution import lies_in, merged
+from oomwatchd.policy.causes import SAME_SECONDS
 from oomwatchd.policy.contenders import contenders
 from oomwatchd.policy.diagnosis import diagnose
 from oomwatchd.policy.facts import Facts
+from oomwatchd.policy.sampling import REST_SECONDS
 
 UserName = Callable[[str], str]  # of a uid in digits
-RECENT_SECONDS: Final = 30.0  # whoever of a killed cgroup was seen within them has died of it
+# Before a kill: everybody followed is in a sample within them, for as long as it lives.
+SEEN_SECONDS: Final = REST_SECONDS + SAME_SECONDS
 LATE_SECONDS: Final = 0.1  # after that, samples show what the kill has freed
 
 
@@ -36,11 +39,12 @@ def incident(
     while_down: bool = False,
 ) -> Incident:
     """Explain *case*; *while_down*: it happened before this daemon's start."""
-    case = named(with_portraits(case, history, clocks.monotonic_seconds), user_name)
+    seen = {} if while_down else seen_before(case, history, clocks)
+    case = named(with_portraits(case, seen), user_name)
     victim = chief(case.victims)
     past = Past() if while_down else past_of(victim, case, history, clocks)
     facts = Facts(case, victim, past, machine)
-    rules = {one.victim.pid: one.victim.rule for one in history.all_portraits()}
+    rules = {one.pid: one.rule for one in (*seen.values(), *case.victims)}
     candidates = contenders(case, machine, lambda pid, _name: rules.get(pid))
     diagnosis = diagnose(facts)
     unix_seconds = clocks.unix_seconds - clocks.boot_seconds + case.boot_seconds
@@ -57,34 +61,29 @@ def incident(
     )
 
 
-def with_portraits(case: Case, history: History, now_seconds: float) -> Case:
+def seen_before(case: Case, history: History, clocks: Clocks) -> Mapping[int, Victim]:
+    """By pid, who may have been there when it happened: a pid goes to another some day."""
+    killed_seconds = clocks.monotonic_seconds - clocks.boot_seconds + case.boot_seconds
+    return history.seen(
+        killed_seconds,
+        within_seconds=SEEN_SECONDS,
+        buried_since=killed_seconds - SAME_SECONDS,
+    )
+
+
+def with_portraits(case: Case, seen: Mapping[int, Victim]) -> Case:
     """*case* with all that was seen of its victims; of a cgroup's, as far as they were followed."""
     if case.victims:
-        return case._replace(victims=tuple(with_portrait(one, history) for one in case.victims))
-    inside = []
-    for portrait in history.all_portraits():
-        last = history.last(portrait.id)
-        recent = last is not None and now_seconds - last[0] <= RECENT_SECONDS
-        if recent and lies_in(portrait.victim.cgroup, case.scope):
-            inside.append(seen(portrait, history))
+        return case._replace(victims=tuple(with_portrait(one, seen) for one in case.victims))
+    inside = [one for one in seen.values() if lies_in(one.cgroup, case.scope)]
     inside.sort(key=lambda one: -(one.memory_bytes or 0))
     nobody = Victim(pid=None, name=case.scope.rpartition("/")[2], cgroup=case.scope)
     return case._replace(victims=tuple(inside) or (nobody,))
 
 
-def with_portrait(victim: Victim, history: History) -> Victim:
-    portrait = portrait_of(victim, history)
-    if portrait is None or not is_same(victim, portrait.victim):
-        return victim
-    return merged(victim, seen(portrait, history))
-
-
-def portrait_of(victim: Victim, history: History) -> Portrait | None:
-    if victim.pid is None:
-        return None
-    if victim.start_ticks is not None:
-        return history.portrait(ProcessId(victim.pid, victim.start_ticks))
-    return history.latest(victim.pid)
+def with_portrait(victim: Victim, seen: Mapping[int, Victim]) -> Victim:
+    known = seen.get(victim.pid) if victim.pid is not None else None
+    return victim if known is None or not is_same(victim, known) else merged(victim, known)
 
 
 def is_same(told: Victim, seen_before: Victim) -> bool:
@@ -94,11 +93,6 @@ def is_same(told: Victim, seen_before: Victim) -> bool:
     if None in (told.cgroup, seen_before.cgroup):
         return seen_before.name.startswith(told.name)
     return told.cgroup == seen_before.cgroup or seen_before.name.startswith(told.name)
-
-
-def seen(portrait: Portrait, history: History) -> Victim:
-    last = history.last(portrait.id)
-    return portrait.victim._replace(memory_bytes=last[1] if last is not None else None)
 
 
 def chief(victims: tuple[Victim, ...]) -> Victim:
@@ -114,9 +108,9 @@ def chief(victims: tuple[Victim, ...]) -> Victim:
 
 def past_of(victim: Victim, case: Case, history: History, clocks: Clocks) -> Past:
     """The samples up to the kill."""
-    portrait = portrait_of(victim, history)
-    if portrait is not None and not is_same(victim, portrait.victim):
-        portrait = None
+    portrait = None
+    if victim.pid is not None and victim.start_ticks is not None:
+        portrait = history.portrait(ProcessId(victim.pid, victim.start_ticks))
     bounding = portrait.bounding if portrait is not None else None
     past = history.past(
         portrait.id if portrait is not None else None,

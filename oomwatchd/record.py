@@ -21,6 +21,7 @@ from oomwatchd.model import (
     SignalResult,
 )
 
+FLOOD_SECONDS: Final = 60.0  # without an untold kill, after which the next is news again
 SCAN_BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -118,6 +119,12 @@ class Kept(NamedTuple):
     written: bool
 
 
+class Untold(NamedTuple):
+    """More processes under no rule were killed than can be told of one by one."""
+
+    kills: int  # so far
+
+
 class Signalled(NamedTuple):
     """A process was to be told that memory pressure is critical."""
 
@@ -152,6 +159,7 @@ News = (
     | Marking
     | Moving
     | Signalled
+    | Untold
 )
 
 
@@ -164,6 +172,7 @@ class Record:
     markings: Counter[MarkingResult] = field(default_factory=Counter)
     movings: Counter[MoveResult] = field(default_factory=Counter)
     kills: Counter[tuple[str, str]] = field(default_factory=Counter)
+    untold_seconds: float = float("-inf")  # when kills were left untold the last time
     last_incident: Mapping[str, object] | None = None
     hook_runs: Counter[tuple[HookName, HookResult]] = field(default_factory=Counter)
     kernel_log_lost: int = 0
@@ -242,6 +251,16 @@ class Record:
         is_new = kept.fault != self.incident_fault
         self.news.append(kept if is_new else kept._replace(fault=""))
         self.incident_fault = kept.fault
+
+    def untold(self, kills: Mapping[Killer, int], now_seconds: float) -> None:
+        """Count *kills*, by killer; of a flood, only the beginning is news."""
+        if not kills:
+            return
+        for killer, count in kills.items():
+            self.kills[NO_RULE, killer] += count
+        if now_seconds - self.untold_seconds > FLOOD_SECONDS:
+            self.news.append(Untold(sum(kills.values())))
+        self.untold_seconds = now_seconds
 
     def signalled(self, signalled: Signalled) -> None:
         self.news.append(signalled)

@@ -76,10 +76,8 @@ def _adjustments(snapshot: Snapshot) -> Iterable[Row]:
 
 
 def _kills(snapshot: Snapshot) -> Iterable[Row]:
-    """Likewise of rules that protect; of others, only if they have processes.
-
-    A job may come and be killed between two scrapes. What no rule matches has a name of its own,
-    which no rule can have.
+    """Likewise of rules that protect, as a job may come and be killed between two scrapes; of
+    others, only if they have processes.  `NO_RULE` is a name that no rule can have.
     """
     count = snapshot.kills.get
     having = snapshot.totals.keys() | {name for name, _ in snapshot.kills}
@@ -229,7 +227,8 @@ DECLARED: Final = (
         ("rule", "killer"),
         "Kills for want of memory, one for each cause, by the rule of the victim (none: no rule"
         " matched it) and by killer; `oomwatchd incidents` explains them. Those that happened while"
-        " the daemon was down count when they are found.",
+        " the daemon was down count when they are found; of so many at once that they cannot all be"
+        " explained, those of no rule are counted and no more.",
         _kills,
     ),
     Declared(

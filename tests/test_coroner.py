@@ -13,7 +13,8 @@ from mortuary import LONG_ENOUGH_SECONDS, HungDisk, Mortuary, bare_kill, capture
 from stage import at
 from world import LONG_UP_SECONDS
 
-from oomwatchd.coroner import CASES_MAX, PAST_EVERY_SECONDS, QUIET_SECONDS, Coroner, Sources
+from oomwatchd.backlog import CASES_MAX, PAST_EVERY_SECONDS
+from oomwatchd.coroner import QUIET_SECONDS, Coroner, Sources
 from oomwatchd.history import History
 from oomwatchd.identify import SlowReader
 from oomwatchd.incident import Incident

@@ -30,6 +30,13 @@ def reading(at: float, *processes: tuple[ProcessId, int], limit: int | None = 51
     return Reading(at, 900 * MIB, 100 * MIB, PRESSED, processes, [Usage(JOB, 40 * MIB, limit)])
 
 
+def seen(
+    history: History, at: float, buried_since: float = 0.0
+) -> dict[int, tuple[int | None, int | None]]:
+    there = history.seen(at, within_seconds=15.0, buried_since=buried_since)
+    return {pid: (one.start_ticks, one.memory_bytes) for pid, one in there.items()}
+
+
 def test_a_process_s_past_is_told_with_the_machine_s_and_its_cgroup_s() -> None:
     history = History(600.0)
     history.remember(portrait(TRAINER))
@@ -67,8 +74,41 @@ def test_a_pid_used_again_is_another_process() -> None:
     sizes = [one.victim_bytes for one in history.past(again, JOB, unix_offset=0.0).samples]
 
     assert sizes == [None, MIB]
-    assert history.latest(TRAINER.pid) == portrait(again)
-    assert history.last(TRAINER) == (10.0, 30 * MIB)
+    assert seen(history, at=20.0) == {again.pid: (again.start_ticks, MIB)}
+
+
+def test_who_was_there_is_who_was_sampled_not_long_before() -> None:
+    history = History(600.0)
+    for id in (TRAINER, BROWSER):
+        history.remember(portrait(id))
+    history.add(reading(10.0, (TRAINER, 30 * MIB), (BROWSER, MIB)))
+    history.add(reading(20.0, (BROWSER, 2 * MIB)))
+    history.add(reading(30.0))
+
+    there = seen(history, at=25.0)
+    assert there == {TRAINER.pid: (100, 30 * MIB), BROWSER.pid: (50, 2 * MIB)}
+    assert seen(history, at=35.0) == {BROWSER.pid: (50, 2 * MIB)}
+    assert seen(history, at=300.0) == {}
+
+
+def test_who_was_in_the_last_sample_before_was_there_however_long_nothing_was_sampled() -> None:
+    history = History(600.0)
+    history.remember(portrait(TRAINER))
+    history.add(reading(10.0, (TRAINER, 30 * MIB)))
+    history.add(reading(90.0))
+
+    assert seen(history, at=80.0) == {TRAINER.pid: (100, 30 * MIB)}
+    assert seen(history, at=91.0) == {}
+
+
+def test_who_was_buried_before_was_not_there() -> None:
+    history = History(600.0)
+    history.remember(portrait(TRAINER))
+    history.add(reading(10.0, (TRAINER, 30 * MIB)))
+    history.bury(TRAINER, 12.0)
+
+    assert seen(history, at=13.0, buried_since=12.5) == {}
+    assert seen(history, at=13.0, buried_since=11.5) == {TRAINER.pid: (100, 30 * MIB)}
 
 
 def test_the_others_are_told_the_largest_first_and_without_the_victim() -> None:

@@ -23,6 +23,7 @@ from oomwatchd.record import (
     Marking,
     Moving,
     News,
+    Untold,
 )
 from oomwatchd.text import decoded
 
@@ -124,6 +125,11 @@ def lines_of(item: News, *, dry_run: bool = False) -> list[str]:
             JournalUnread("/usr/bin/journalctl: exit status 1"),
             "<4>kills that were not heard of are not found in the journal: "
             "/usr/bin/journalctl: exit status 1",
+        ),
+        (
+            Untold(607),
+            "<4>more kills than can be told one by one: 607 so far, of processes under no rule, "
+            "and those that follow are counted (oomwatchd_oom_kills_total) and no more; said once",
         ),
         (
             AuditFailed("it took longer than 45 s"),

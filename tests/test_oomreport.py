@@ -214,6 +214,15 @@ def killed(pid: int = 7, comm: str = "hog") -> str:
     return KILLED.format(pid=pid, comm=comm)
 
 
+def group(path: str) -> str:
+    return f"Tasks in {path} are going to be killed due to memory.oom.group set"
+
+
+def exiting(pid: int = 7, comm: str = "hog") -> str:
+    prefix = "Memory cgroup out of memory: OOM victim"
+    return f"{prefix} {pid} ({comm}) is already exiting. Skip killing the task"
+
+
 def pids(reports: list[OomReport]) -> list[list[int]]:
     return [[one.pid for one in report.killed] for report in reports]
 
@@ -255,19 +264,18 @@ def test_what_is_set_aside_for_huge_pages_is_summed_over_the_nodes_and_their_siz
 def test_a_report_waits_for_the_others_of_a_group_until_told_that_it_is_over() -> None:
     reports = OomReports(PAGE)
     fed = [reports.feed(one) for one in lines(INVOKED, why(), killed())]
-    waiting = reports.unfinished
+    waiting = reports.last_sequence
     flushed = reports.flush()
 
     assert fed == [[], [], []]
-    assert waiting
+    assert waiting == 3
     assert pids(flushed) == [[7]]
-    assert not reports.unfinished
+    assert reports.last_sequence is None
     assert reports.flush() == []
 
 
 def test_whoever_is_killed_seconds_after_a_group_is_not_of_it() -> None:
-    group = "Tasks in /a are going to be killed due to memory.oom.group set"
-    story = lines(INVOKED, why(), killed(), group, killed(8), killed(7))
+    story = lines(INVOKED, why(), killed(), group("/a"), killed(8), killed(7))
     late = record(7, killed(9), microseconds=5_000_000)
     reports, _ = reports_of([*story, late])
 
@@ -329,12 +337,66 @@ def test_a_thread_is_named_by_its_process() -> None:
 
 
 def test_whoever_is_about_to_die_anyway_is_no_victim() -> None:
-    exiting = (
-        "Memory cgroup out of memory: OOM victim 7 (hog) is already exiting. Skip killing the task"
-    )
-    reports, fruitless = reports_of(lines(INVOKED, exiting))
+    reports, fruitless = reports_of(lines(INVOKED, exiting()))
 
     assert (reports, fruitless) == ([], 0)
+
+
+def test_what_was_told_of_one_who_died_anyway_is_not_told_of_the_next() -> None:
+    reports, _ = reports_of(lines(INVOKED, why(), exiting(), killed(8), exiting(9), killed(10)))
+
+    assert pids(reports) == [[8], [10]]
+    assert [report.oom_memcg for report in reports] == [None, None]
+
+
+def test_those_of_a_group_who_are_exiting_already_do_not_end_its_report() -> None:
+    limit = "memory: usage 64kB, limit 64kB, failcnt 1"
+    members = (killed(8), exiting(7), killed(9), exiting(10))
+    [report], _ = reports_of(lines(INVOKED, limit, why(), killed(), group("/a"), *members))
+
+    assert pids([report]) == [[7, 8, 9]]
+    assert (report.oom_group, report.oom_memcg, report.limit_bytes) == ("/a", "/a", 64 << 10)
+
+
+def test_a_group_whose_chosen_one_is_exiting_is_told_with_the_others() -> None:
+    [report], _ = reports_of(lines(INVOKED, why(), exiting(), group("/a"), killed(8, "other")))
+
+    assert pids([report]) == [[8]]
+    assert (report.oom_group, report.task_memcg, report.chosen_pid) == ("/a", "/a/b", 7)
+
+
+def test_a_group_of_one_who_has_gone_by_the_time_of_the_second_round_is_told() -> None:
+    [report], _ = reports_of(lines(INVOKED, why(), killed(), group("/a"), exiting()))
+
+    assert pids([report]) == [[7]]
+    assert report.oom_group == "/a"
+
+
+def test_groups_without_any_head_are_reports_of_their_own() -> None:
+    first = (killed(1), group("/a"), killed(1), killed(2), exiting(3))
+    second = (killed(10), "eth0: link up", group("/b"), killed(10), killed(11))
+    third = (exiting(20), group("/c"), killed(21))
+    fourth = (exiting(30), group("/d"), exiting(30))
+    reports, _ = reports_of(lines(*first, *second, *third, *fourth, killed(40), group("/e")))
+
+    assert pids(reports) == [[1, 2], [10, 11], [21], [40]]
+    assert [report.oom_group for report in reports] == ["/a", "/b", "/c", "/e"]
+    assert [report.kill_lines for report in reports] == [3, 3, 1, 1]
+    assert killed(40) in reports[3].raw
+    assert killed(40) not in reports[2].raw
+
+
+def test_a_report_ends_though_the_kernel_logs_something_else_all_the_time() -> None:
+    story = lines(INVOKED, why(), killed())
+    others = [
+        record(number, "x[9]: segfault at 0", microseconds=number * 800_000)
+        for number in range(4, 8)
+    ]
+    reports = OomReports(PAGE)
+    told = [report for one in [*story, *others] for report in reports.feed(one)]
+
+    assert pids(told) == [[7]]
+    assert reports.last_sequence is None
 
 
 # -- forged ---------------------------------------------------------------------------------------
@@ -542,9 +604,8 @@ def test_a_vast_report_keeps_its_beginning_and_its_end() -> None:
 
 
 def test_a_vast_group_is_bounded() -> None:
-    group = "Tasks in /a are going to be killed due to memory.oom.group set"
     members = [killed(pid) for pid in range(8, 5000)]
-    [report], _ = reports_of(lines(INVOKED, why(), killed(), group, *members))
+    [report], _ = reports_of(lines(INVOKED, why(), killed(), group("/a"), *members))
 
     assert len(report.killed) == KILLED_MAX
     assert report.kill_lines == 4993

@@ -1,5 +1,7 @@
 """From a case to an incident, with what the history knows."""
 
+import time
+
 import pytest
 from test_attribution import RULED, SCOPE, killed
 
@@ -13,6 +15,7 @@ MIB = 1 << 20
 MACHINE = Machine(1 << 30, 0, 4096)
 CLOCKS = Clocks(unix_seconds=1_700_000_102.0, boot_seconds=102.0, monotonic_seconds=52.0)
 JOB = RULED.cgroup or ""
+TURN_SECONDS = 0.1
 TRAINER, OTHER = ProcessId(7, 42), ProcessId(8, 43)
 
 
@@ -70,6 +73,73 @@ def test_a_pid_that_was_another_s_by_then_does_not_lend_it_its_rule(history: His
 
     assert (made.victim.name, made.victim.rule) == ("somebody", None)
     assert {sample.victim_bytes for sample in made.past.samples} == {None}
+
+
+@pytest.mark.parametrize("later_seconds", [21.0, 280.0])
+def test_a_pid_that_was_given_out_again_does_not_get_the_rule_of_who_had_it(
+    history: History, later_seconds: float
+) -> None:
+    """Of the same cgroup, and even of the same name."""
+    clocks = Clocks(*(one + later_seconds for one in CLOCKS))
+    tasks = (Task(7, "a-long-name-of-", 0, 0, 9 * MIB), Task(9, "x", 0, 0, MIB))
+    for second in range(10):
+        at = 52.0 + later_seconds * second / 10
+        history.add(Reading(at, 500 * MIB, 0, None, [], []))
+    case = kernel_case(boot_seconds=100.0 + later_seconds, tasks=tasks)
+
+    made = incident(case, history, MACHINE, clocks, name_of)
+
+    assert (made.victim.rule, made.victim.cmdline, made.victim.start_ticks) == (None, None, None)
+    assert {one.rule for one in made.candidates} == {None}
+    assert {sample.victim_bytes for sample in made.past.samples} == {None}
+
+
+def test_who_was_buried_before_lends_its_pid_nothing_either(history: History) -> None:
+    history.bury(TRAINER, 35.0)
+    history.bury(OTHER, 49.0)  # the end of a victim may be known before its kill is read
+
+    made = incident(kernel_case(), history, MACHINE, CLOCKS, name_of)
+    other = kernel_case(pid=8, name="chrome", victim_cgroup=f"{SCOPE}/x")
+    victim = incident(other, history, MACHINE, CLOCKS, name_of).victim
+
+    assert (made.victim.rule, victim.rule) == (None, "expendable")
+
+
+def test_who_had_ended_before_is_no_victim_of_a_cgroup_s_kill(history: History) -> None:
+    history.bury(OTHER, 35.0)
+    case = Case("o", 100.0, "systemd_oomd", SCOPE, ())
+
+    made = incident(case, history, MACHINE, CLOCKS, name_of)
+
+    assert made.victim.pid is None
+
+
+def test_what_happened_while_the_daemon_was_down_happened_to_nobody_that_it_has_seen(
+    history: History,
+) -> None:
+    made = incident(kernel_case(), history, MACHINE, CLOCKS, name_of, while_down=True)
+
+    assert (made.victim.rule, made.victim.start_ticks) == (None, None)
+
+
+def test_to_explain_the_kill_of_a_cgroup_of_many_holds_the_loop_up_for_a_moment_only() -> None:
+    history = History(600.0)
+    ids = [ProcessId(pid, pid) for pid in range(1, 301)]
+    for id in ids:
+        history.remember(Portrait(id, Victim(id.pid, "w", id.start_ticks, cgroup=SCOPE), None))
+    for quarter in range(2400):
+        some = [(id, MIB) for id in ids[quarter // 10 : quarter // 10 + 60]]
+        history.add(Reading(quarter / 4, 500 * MIB, 0, None, some, []))
+    case = Case("o", 648.0, "systemd_oomd", SCOPE, ())
+    took, victims = [], set()
+    for _ in range(3):
+        began = time.thread_time()
+        made = incident(case, history, MACHINE, Clocks(1.7e9, 650.0, 600.0), name_of)
+        took.append(time.thread_time() - began)
+        victims = {one.pid for one in made.case.victims}
+
+    assert victims == set(range(232, 300))  # of the last 22 s
+    assert min(took) < TURN_SECONDS
 
 
 def test_a_process_that_nobody_followed_is_an_incident_with_the_machine_s_past(

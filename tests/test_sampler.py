@@ -17,7 +17,7 @@ import pytest
 from fakebounds import cgroup
 from fakeproc import Fake, FakeProc, at_each_open
 
-from oomwatchd.history import History
+from oomwatchd.history import History, Portrait
 from oomwatchd.identify import SlowReader, cgroup_of
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.largest import FOLLOWED, Largest
@@ -84,6 +84,10 @@ def job(pid: int, kib: int = 1000) -> Fake:
 def sizes_kib(history: History, pid: int, start: int = 100) -> list[int | None]:
     past = history.past(ProcessId(pid, start), JOB, unix_offset=0.0)
     return [None if one.victim_bytes is None else one.victim_bytes // 1024 for one in past.samples]
+
+
+def portrait_of(history: History, pid: int) -> Portrait | None:
+    return next((one for one in history.all_portraits() if one.id.pid == pid), None)
 
 
 def times(history: History) -> list[float]:
@@ -255,7 +259,7 @@ def test_a_process_under_a_rule_has_a_portrait(
     fake.add(job(7, 3000), oom_score_adj=-900)
     run(sampler, 0.0, 1.0, [tracked(7)])
 
-    portrait = history.latest(7)
+    portrait = portrait_of(history, 7)
     assert portrait is not None
     assert portrait.bounding == JOB
     victim = portrait.victim
@@ -404,7 +408,7 @@ def test_one_that_takes_its_time_to_die_keeps_the_portrait_it_had_in_life(
     fake.change(replace(job(7), exiting=True))
     run(sampler, 2.0, 4.0, [tracked(7)], level="warning")
 
-    portrait = history.latest(7)
+    portrait = portrait_of(history, 7)
     assert portrait is not None
     assert (portrait.victim.cmdline, portrait.victim.rule) == ("cat /x", "training")
 
@@ -416,7 +420,7 @@ def test_a_pid_used_again_is_not_taken_for_the_process_under_the_rule(
     run(sampler, 0.0, 1.0, [tracked(7, start=100)])
 
     assert sizes_kib(history, 7) == [None]
-    assert history.latest(7) is None
+    assert portrait_of(history, 7) is None
 
 
 def test_who_comes_under_a_rule_gets_a_new_portrait(
@@ -424,9 +428,9 @@ def test_who_comes_under_a_rule_gets_a_new_portrait(
 ) -> None:
     fake.add(job(7))
     run(sampler, 0.0, 1.0)
-    before = history.latest(7)
+    before = portrait_of(history, 7)
     run(sampler, 2.0, 11.0, [tracked(7)])
-    after = history.latest(7)
+    after = portrait_of(history, 7)
 
     assert before is not None
     assert after is not None
@@ -441,7 +445,7 @@ def test_a_new_cgroup_is_noticed_after_a_while(
     fake.change(job(7))
     run(sampler, 2.0, 71.0, [tracked(7)])
 
-    portrait = history.latest(7)
+    portrait = portrait_of(history, 7)
     assert portrait is not None
     assert portrait.victim.cgroup == JOB
 
@@ -479,7 +483,7 @@ def test_a_command_line_made_to_fill_our_memory_is_cut(
     fake.add(Fake(7, arguments=("\U0001f600".encode(), b"\xff" * 5000)))
     run(sampler, 0.0, 1.0, [tracked(7)])
 
-    portrait = history.latest(7)
+    portrait = portrait_of(history, 7)
     assert portrait is not None
     assert portrait.victim.cmdline is not None
     assert portrait.victim.cmdline.startswith("\U0001f600 \\xff")
@@ -505,7 +509,7 @@ def no_command_line(fake: FakeProc, pid: int) -> Iterator[None]:
 
 
 def cmdline(history: History, pid: int) -> str | None:
-    portrait = history.latest(pid)
+    portrait = portrait_of(history, pid)
     assert portrait is not None
     return portrait.victim.cmdline
 
@@ -531,7 +535,7 @@ def test_one_that_does_not_come_any_more_is_kept_as_it_was_last_read(
     fake.change(job(7))
     with no_command_line(fake, 7):
         run(sampler, 2.0, 71.0, [tracked(7)])
-    portrait = history.latest(7)
+    portrait = portrait_of(history, 7)
 
     assert portrait is not None
     assert (portrait.victim.cmdline, portrait.victim.cgroup) == ("cat /x", JOB)

@@ -32,6 +32,7 @@ from oomwatchd.record import (
     News,
     Record,
     Signalled,
+    Untold,
 )
 
 MESSAGES = re.findall(r"^### `(.*)`$", guide("troubleshooting"), re.MULTILINE)
@@ -57,6 +58,7 @@ NEWS: list[News] = [
     Signalled(TRAINER, "python3", "training", "SIGUSR1", "not_caught"),
     Kept("", "", "", None, "kernel", {}, FULL, b"", written=False),
     LedgerFailed(FULL),
+    Untold(607),
 ]  # fmt: skip
 LACKING: list[tuple[str, Exception]] = [
     ("lower_adj", Missing("CAP_SYS_RESOURCE is lacking")),

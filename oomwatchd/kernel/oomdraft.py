@@ -17,7 +17,7 @@ from oomwatchd.kernel.oom import (
     WholeMemory,
     swap_limit_bytes,
 )
-from oomwatchd.kernel.oomlines import Chosen, KillLine
+from oomwatchd.kernel.oomlines import Chosen, Exiting, KillLine
 from oomwatchd.model import OOM_SCORE_ADJ_MIN
 
 KILLED_MAX: Final = 1000
@@ -35,7 +35,7 @@ IN_STEPS: Final = ("oom-kill:", "Task in ", "Tasks in ", "Memory cgroup stats fo
 @dataclass(slots=True)
 class Draft:
     first: Record
-    last: Record
+    last: Record  # by which it went on: after the first kill, only others of the group are of it
     page_bytes: int
     machine_swap_bytes: int  # which a report of a cgroup's limit does not tell
     invoker: Invoker | None = None
@@ -54,7 +54,9 @@ class Draft:
     hugepages_bytes: int = 0
     candidates: list[ReportedTask] = field(default_factory=list)
     candidates_seen: int = 0
+    first_name: str | None = None  # of whom it took first, also if that one was exiting already
     killed: dict[int, Killed] = field(default_factory=dict)
+    last_kill: Record | None = None
     kill_lines: int = 0
     group: str | None = None
     truncated: bool = False
@@ -65,7 +67,8 @@ class Draft:
     lines: int = 0
 
     def keep(self, record: Record) -> None:
-        self.last = record
+        if self.first_name is None:
+            self.last = record
         self.lines += 1
         text = record.text[:RAW_LINE_CHARACTERS]
         if len(self.head) < RAW_HEAD_LINES:
@@ -88,26 +91,53 @@ class Draft:
         self.begun = None if over else begun._replace(text=text)
         return text
 
-    def belongs(self, line: KillLine) -> bool:
+    def belongs(self, line: KillLine | Exiting) -> bool:
         """Whether this kill is the one that the lines before it were about, or one of its group."""
         if None not in (line.of_cgroup, self.of_cgroup) and line.of_cgroup != self.of_cgroup:
             return False
-        if self.killed:
+        if self.first_name is not None:
             return self.group is not None
         if not self.truncated:
             return True  # also by another pid and name: of a thread, or until Linux 5.0 a child
-        same = [task for task in self.candidates if task.pid == line.killed.pid]
+        same = [task for task in self.candidates if task.pid == line.pid]
         if self.chosen is None:
             return bool(same)
-        return self.chosen.pid in (line.killed.pid, *(task.tgid for task in same))
+        return self.chosen.pid in (line.pid, *(task.tgid for task in same))
 
-    def add(self, line: KillLine) -> None:
+    def add(self, line: KillLine, record: Record) -> None:
+        self.go_on(line, record)
+        self.last_kill = record
         self.allocating_task |= line.allocating_task
-        if line.of_cgroup is not None:
-            self.of_cgroup = line.of_cgroup
         self.kill_lines += 1
         if len(self.killed) < KILLED_MAX:  # of a group, the one chosen is killed twice
             self.killed.setdefault(line.killed.pid, line.killed)
+
+    def pass_over(self, line: Exiting, record: Record) -> None:
+        """It dies of itself, and is not counted; others of its group may follow."""
+        self.go_on(line, record)
+        self.last_kill = None
+
+    def go_on(self, line: KillLine | Exiting, record: Record) -> None:
+        self.last = record
+        if self.first_name is None:
+            self.first_name = line.comm
+        if line.of_cgroup is not None:
+            self.of_cgroup = line.of_cgroup
+
+    def give_up_last_kill(self) -> Record | None:
+        """The line of the last one killed, who is not of this group."""
+        record, self.last_kill = self.last_kill, None
+        if record is None:
+            return None
+        self.killed = {
+            pid: one for pid, one in self.killed.items() if one.sequence != record.sequence
+        }
+        self.kill_lines -= 1
+        kept = self.tail or self.head
+        if kept[-1] == record.text[:RAW_LINE_CHARACTERS]:
+            kept.pop()
+            self.lines -= 1
+        return record
 
     def domain_pages(self) -> int:
         """What oom_score_adj is counted in thousandths of."""
@@ -281,8 +311,7 @@ def finished(draft: Draft) -> OomReport:
 
 def cgroups(draft: Draft) -> tuple[str | None, str | None]:
     if draft.chosen:
-        chosen = next((one.comm for one in draft.killed.values()), "")
-        return oomlines.paths_of(draft.chosen, chosen, draft.stats_of)
+        return oomlines.paths_of(draft.chosen, draft.first_name or "", draft.stats_of)
     if draft.task_in:
         return oomlines.parse_task_in(draft.task_in, draft.stats_of) or (draft.stats_of, None)
     return draft.stats_of, None

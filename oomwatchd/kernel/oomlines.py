@@ -72,7 +72,7 @@ GROUP: Final = re.compile(
 )
 NOBODY: Final = "Out of memory and no killable processes..."
 EXITING: Final = re.compile(
-    PREFIX + r"OOM victim \d+ \(.*\) is already exiting\. Skip killing the task", re.DOTALL
+    PREFIX + r"OOM victim (\d{1,10}) \((.*)\) is already exiting\. Skip killing the task", re.DOTALL
 )
 
 
@@ -90,6 +90,22 @@ class KillLine(NamedTuple):
     of_cgroup: bool | None  # None: not told in this line, before Linux 5.1
     allocating_task: bool
     killed: Killed
+
+    @property
+    def pid(self) -> int:
+        return self.killed.pid
+
+    @property
+    def comm(self) -> str:
+        return self.killed.comm
+
+
+class Exiting(NamedTuple):
+    """One who was to be killed, and has given its memory back already; since Linux 5.9."""
+
+    of_cgroup: bool
+    pid: int
+    comm: str
 
 
 def parse_invoked(text: str) -> Invoker | None:
@@ -242,3 +258,9 @@ def parse_killed(text: str, sequence: int, microseconds: int) -> KillLine | None
     prefix = match[1]
     of_cgroup = None if prefix is None else prefix.startswith("Memory cgroup")
     return KillLine(of_cgroup, prefix is not None and "allocating" in prefix, killed)
+
+
+def parse_exiting(text: str) -> Exiting | None:
+    if match := EXITING.fullmatch(text):
+        return Exiting(match[1].startswith("Memory cgroup"), int(match[2]), match[3])
+    return None

@@ -10,7 +10,7 @@ from oomwatchd.kernel import oomlines
 from oomwatchd.kernel.kmsg import Record
 from oomwatchd.kernel.oom import Invoker, OomReport
 from oomwatchd.kernel.oomdraft import IN_STEPS, Draft, finished, take
-from oomwatchd.kernel.oomlines import KillLine
+from oomwatchd.kernel.oomlines import Exiting, KillLine
 
 # Within a report it waits for nothing but a console, 0.1 s a line at worst.
 GAP_MICROSECONDS: Final = 2_000_000
@@ -27,6 +27,8 @@ OPENINGS: Final = (
     "Killed process ",
 )
 
+Milestone = Invoker | KillLine | Exiting
+
 
 class OomReports:
     """Takes the kernel's own records in their order, and gives the reports that they make up."""
@@ -39,55 +41,82 @@ class OomReports:
         self.fruitless = 0  # how often nobody was left to be killed
 
     @property
-    def unfinished(self) -> bool:
-        """Whether a report may go on.  When nothing has come for a second, `flush` gives it."""
-        return self._draft is not None
+    def last_sequence(self) -> int | None:
+        """Of the record by which a report went on that may do so again; None: there is none.
+
+        When it has not for a second, `flush` gives it.
+        """
+        return self._draft.last.sequence if self._draft is not None else None
 
     def feed(self, record: Record) -> list[OomReport]:
         """The reports that are complete now: mostly none, at most two."""
-        text = record.text
-        invoker = oomlines.parse_invoked(text) if " invoked oom-killer: " in text else None
-        killed = None
-        if "Killed process " in text:
-            killed = oomlines.parse_killed(text, record.sequence, record.microseconds)
-        complete = self.flush() if self._is_over(record, invoker, killed) else []
+        line = milestone(record)
+        complete = self.flush() if self._is_over(record, line) else []
         if self._draft is None:
-            if invoker is None and not text.startswith(OPENINGS):
+            if not isinstance(line, Invoker) and not record.text.startswith(OPENINGS):
                 return complete
             self._draft = Draft(record, record, self._page_bytes, self._swap_bytes)
             self._draft.truncated = bool(record.lost_before)
         self._draft.keep(record)
-        return complete + self._take(self._draft, record, invoker, killed)
+        return complete + self._take(self._draft, record, line)
 
     def flush(self) -> list[OomReport]:
         """End the report that might have gone on; one in which nobody was killed is dropped."""
         draft, self._draft = self._draft, None
         return [finished(draft)] if draft and draft.killed else []
 
-    def _is_over(self, record: Record, invoker: Invoker | None, killed: KillLine | None) -> bool:
+    def _is_over(self, record: Record, line: Milestone | None) -> bool:
         """Whether *record* is not of the draft any more."""
         draft = self._draft
         if draft is None:
             return False
         draft.truncated |= bool(record.lost_before)
         late = record.microseconds - draft.last.microseconds > GAP_MICROSECONDS
-        if late or (draft.killed and record.lost_before):
+        if late or (draft.first_name is not None and record.lost_before):
             return True
-        return invoker is not None or (killed is not None and not draft.belongs(killed))
+        if isinstance(line, KillLine | Exiting):
+            return not draft.belongs(line)
+        return line is not None
 
-    def _take(
-        self, draft: Draft, record: Record, invoker: Invoker | None, killed: KillLine | None
-    ) -> list[OomReport]:
-        if invoker:
-            draft.invoker = invoker
-        elif killed:
-            draft.add(killed)
+    def _take(self, draft: Draft, record: Record, line: Milestone | None) -> list[OomReport]:
+        if isinstance(line, Invoker):
+            draft.invoker = line
+        elif isinstance(line, KillLine):
+            draft.add(line, record)
+        elif isinstance(line, Exiting):
+            draft.pass_over(line, record)
         elif record.text == oomlines.NOBODY:
             self._draft = None
             self.fruitless += 1
             return [finished(draft)]
-        elif oomlines.EXITING.fullmatch(record.text):
-            self._draft = None  # it dies of itself, and is not counted
         else:
-            take(draft, draft.joined(record))
+            return self._take_text(draft, record)
         return []
+
+    def _take_text(self, draft: Draft, record: Record) -> list[OomReport]:
+        text = draft.joined(record)
+        if draft.group is None or not oomlines.GROUP.fullmatch(text):
+            take(draft, text)
+            return []
+        # Another group, of whose report no more is written than this: its first was killed before.
+        first = draft.give_up_last_kill()
+        complete = self.flush()
+        if first is not None:
+            self.feed(first)
+        if self._draft is None:
+            self._draft = Draft(record, record, self._page_bytes, self._swap_bytes)
+        self._draft.keep(record)
+        take(self._draft, text)
+        return complete
+
+
+def milestone(record: Record) -> Milestone | None:
+    """What *record* says, if it is one of the lines at which a report begins or goes on."""
+    text = record.text
+    if " invoked oom-killer: " in text and (invoker := oomlines.parse_invoked(text)):
+        return invoker
+    if "Killed process " in text and (
+        killed := oomlines.parse_killed(text, record.sequence, record.microseconds)
+    ):
+        return killed
+    return oomlines.parse_exiting(text) if " is already exiting." in text else None
