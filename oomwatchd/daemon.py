@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from oomwatchd import __version__
+from oomwatchd.absent import AbsentUsers, completed
 from oomwatchd.alarm import Alarm
 from oomwatchd.barometer import Barometer
+from oomwatchd.beside import Beside
 from oomwatchd.config import ConfigError, Loaded
 from oomwatchd.coroner import Coroner
 from oomwatchd.enforce import Enforcer
@@ -20,7 +22,7 @@ from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.own import Own
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import SILENCE, Address, Gone, RuleTotals, Snapshot, Tracked
+from oomwatchd.model import SILENCE, Address, Config, Gone, RuleTotals, Snapshot, Tracked
 from oomwatchd.pending import pending
 from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
@@ -35,6 +37,7 @@ ALERT_SECONDS: Final = 10.0  # how long the kernel's call that tasks wait for me
 ALERT_INTERVAL_SECONDS: Final = 1.0  # between two scans, while memory is short
 REPORT_SECONDS: Final = 1.0  # between two reports, while event follows event
 REVISIT_STEP_SECONDS: Final = 0.25  # the young whose time comes within it are seen together
+LOAD_SECONDS: Final = 30.0  # for a reload; systemd waits for 90
 LATER: Final = float("inf")
 
 
@@ -58,12 +61,13 @@ def serve(daemon: "Daemon", host: Host) -> None:
     while not (wake := host.wait(daemon.next_turn_seconds)).stop:
         if wake.reload:
             host.notify(*reloading())
-            daemon.reload()
+        reloaded = daemon.reload(wake)
+        if reloaded:
             daemon.listen(host)
         daemon.turn(wake)
         if daemon.has_to_report:
             host.publish(daemon.snapshot())
-        if wake.reload:
+        if reloaded:
             host.notify("READY=1")
         if daemon.has_to_report:
             host.notify("WATCHDOG=1", daemon.status())  # a turn that hangs must not look alive
@@ -91,7 +95,8 @@ class Daemon:
         self.has_to_report = True
         self._unreported = False  # something has happened since the last report
         self._chores_seconds = LATER  # a sample, a hook: nothing to report by itself
-        self._load = load
+        self._loading = Beside(load, LOAD_SECONDS)
+        self._absent = AbsentUsers()
         self._rebind = rebind
         self._missing = features
         self._features = {name: not missing for name, missing in features.items()}
@@ -125,15 +130,20 @@ class Daemon:
         self._turn_seconds = 0.0
         self._configure(loaded)
 
-    def _configure(self, loaded: Loaded) -> None:
-        """Put a configuration in force, and say what it asks for in vain."""
-        self.config = loaded.config
-        self._watch.configure(loaded.config)
+    def _put_in_force(self, config: Config) -> None:
+        self.config = config
+        self._next_scan_seconds = LONG_AGO
+        self._absent.configure(config)
+        self._watch.configure(config)
         if self._shield is not None:
-            self._shield.configure(loaded.config)
+            self._shield.configure(config)
         if self._coroner is not None:
-            self._coroner.configure(loaded.config)
-        self._hooks.configure(loaded.config)
+            self._coroner.configure(config)
+        self._hooks.configure(config)
+
+    def _configure(self, loaded: Loaded) -> None:
+        """Put what was loaded in force, and say what it asks for in vain."""
+        self._put_in_force(loaded.config)
         self._reload_successful = True
         self._reload_success_unix_seconds = time.time()
         for warning in loaded.warnings:
@@ -141,10 +151,17 @@ class Daemon:
         for line in pending(loaded.config, self._missing):
             log.warning("%s", line)
 
-    def reload(self) -> None:
-        """Read the configuration afresh; if it cannot be used, all stays as it is."""
+    def reload(self, wake: Wake) -> bool:
+        """Have the configuration read afresh, if told to; whether that has come to its end now.
+
+        If it cannot be used, all stays as it is.
+        """
+        if wake.reload:
+            self._loading.ask(wake.now.seconds)
         try:
-            loaded = self._load()
+            loaded = self._loading.take(wake.now.seconds)
+            if loaded is None:
+                return False
             self._rebind(loaded.config.metrics_listen)
         except ConfigError as error:
             for fault in error.faults:
@@ -157,6 +174,16 @@ class Daemon:
         else:
             self._configure(loaded)
             log.info("reloaded: %d rules", len(self.config.rules))
+        self._next_scan_seconds = LONG_AGO
+        return True
+
+    def _find_users(self, now: Moment) -> None:
+        """Those whom the rules name, and whom nobody knew when they were read."""
+        found = self._absent.found(now.seconds)
+        if found:
+            self._put_in_force(completed(self.config, found))
+            for name, uid in found.items():
+                log.info("user '%s' is known now, by uid %d", printable(name), uid)
 
     def listen(self, host: Host) -> None:
         """What the next waits are to end for."""
@@ -168,6 +195,7 @@ class Daemon:
             shield_fd=self._shield.fileno() if self._shield is not None else None,
             log_fd=self._coroner.log_fd if self._coroner is not None else None,
             oomd_fd=self._coroner.oomd_fd if self._coroner is not None else None,
+            load_fd=self._loading.fileno(),
         )
         self._population.told = host.listen(wants)
         if wants.events and not self._population.told and self._features.get("process_events"):
@@ -176,6 +204,7 @@ class Daemon:
     def turn(self, wake: Wake) -> None:
         """Look at those of whom we have heard; at all when their time has come; at the pressure."""
         now = wake.now
+        self._find_users(now)
         if wake.ended:
             self._watch.bury()
         self._record.heard(wake.heard)
@@ -183,7 +212,7 @@ class Daemon:
             self._watch.hear(wake.heard, now)
         if wake.pressed:
             self._alert_until_seconds = now.seconds + ALERT_SECONDS
-        scan = wake.reload or wake.heard.lost or now.seconds >= self._next_scan_seconds
+        scan = wake.heard.lost or now.seconds >= self._next_scan_seconds
         revisit = not scan and now.seconds >= self._population.soon_seconds
         if scan:
             self._scan(now)
@@ -314,6 +343,8 @@ class Daemon:
         if self._coroner is not None:
             self._coroner.close(now)
             self._narrator.tell(self._record.take_news(), now.seconds)
+        self._loading.close()
+        self._absent.close()
         self._hooks.close()
         self._own.close()
         self._holds.close()

@@ -49,6 +49,7 @@ class Wants(NamedTuple):
     shield_fd: int | None = None  # readable when the shield has something to do
     log_fd: int | None = None  # readable when the kernel has logged something
     oomd_fd: int | None = None  # readable when systemd-oomd may have told of a kill
+    load_fd: int | None = None  # readable when the configuration has been loaded
 
 
 class Host(Protocol):
@@ -109,7 +110,7 @@ class SystemHost:
             self._exits_fd = wants.exits_fd
             self._all.register(wants.exits_fd, select.POLLIN)
             self._log_fd, self._oomd_fd = wants.log_fd, wants.oomd_fd
-            for fd in (wants.shield_fd, wants.log_fd, wants.oomd_fd):
+            for fd in (wants.shield_fd, wants.log_fd, wants.oomd_fd, wants.load_fd):
                 if fd is not None:
                     self._all.register(fd, select.POLLIN)
         if wants.pressure and self._trigger is None:

@@ -29,6 +29,9 @@ MAY_IMPORT = {
     "systemd": EDGES,  # its worker moves processes
     "config": PURE,
     "pending": SHARED,
+    "beside": set[str](),
+    "absent": PURE | {"beside", "config"},
+    "listeners": SHARED,
     "record": TOLD,
     "ledger": PURE,
     "identify": EDGES,
@@ -52,7 +55,7 @@ MAY_IMPORT = {
     "series": TOLD,
     "metrics": SHARED | {"series"},
     "pages": SHARED | {"metrics", "series"},
-    "server": SHARED | {"metrics", "pages", "spared"},
+    "server": SHARED | {"metrics", "pages", "spared", "listeners"},
     "largest": EDGES,
     "history": TOLD,
     "followed": EDGES | {"history"},
@@ -83,6 +86,8 @@ MAY_IMPORT = {
     "host": EDGES | {"population", "systemd", "server"},
     "daemon": STATE
     | {
+        "absent",
+        "beside",
         "population",
         "enforce",
         "watch",
@@ -122,7 +127,7 @@ MAY_USE = {
     "execv": {"hooked"},
     "pidfd_send_signal": {"kernel.signals"},  # to those under a rule that asks for it
     "pidfd_open": {"kernel.proc"},
-    "connect": {"cli.status", "server", "systemd.bus"},  # to another program's socket
+    "connect": {"cli.status", "listeners", "systemd.bus"},  # to another program's socket
     "setrlimit": {"cli.run", "kernel.memory"},
     "rich": {"cli.top.screen"},  # a library that one command needs, and no daemon
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self

@@ -271,3 +271,59 @@ def test_a_new_address_in_use_fails_the_reload_as_a_whole(animals: Herd, daemon:
     assert adj(second.pid) == BEFORE
     assert daemon.metric(LOAD_SUCCESSFUL) == 0
     assert f"cannot listen on {taken}: Address already in use" in daemon.log()
+
+
+# -- directories that do not answer ----------------------------------------------------------------
+
+# As NSS is when the server that it asks is down: whoever looks a name up waits.
+HANGING = """
+import os, pwd, socket, time
+def hanging(ask):
+    def answer(*question, **how):
+        while os.path.exists({flag!r}):
+            time.sleep(0.01)
+        return ask(*question, **how)
+    return answer
+pwd.getpwnam = hanging(pwd.getpwnam)
+socket.getaddrinfo = hanging(socket.getaddrinfo)
+"""
+
+
+def test_a_directory_that_hangs_keeps_a_reload_waiting_and_nobody_else(
+    animals: Herd, daemon: Service
+) -> None:
+    flag = animals.directory / "hangs"
+    animals.script("sitecustomize.py", HANGING.format(flag=str(flag)))
+    daemon.configure(FIRST_RULE, interval="200ms")
+    daemon.start(PYTHONPATH=str(animals.directory), WATCHDOG_USEC="1500000")
+    flag.touch()
+    theirs = rule("second", {"script": "live-second.sh", "user": "root"}, SECOND)
+    daemon.configure(theirs, interval="200ms", metrics={"listen": f"localhost:{daemon.port}"})
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.turns(10)
+    first, second = shell(animals, "live-first.sh"), shell(animals, "live-second.sh")
+    until(lambda: adj(first.pid) == FIRST, "a new process to be set", SECONDS)
+
+    assert daemon.answers("/healthz")
+    assert adj(second.pid) == BEFORE
+    assert "reload" not in daemon.log()
+
+    flag.unlink()
+    until(lambda: adj(second.pid) == SECOND, "the new rules")
+    assert adj(first.pid) == BEFORE
+    assert daemon.metric(LOAD_SUCCESSFUL) == 1
+
+
+def test_a_stop_does_not_wait_for_a_directory_that_hangs(animals: Herd, daemon: Service) -> None:
+    flag = animals.directory / "hangs"
+    animals.script("sitecustomize.py", HANGING.format(flag=str(flag)))
+    theirs = rule("second", {"script": "live-second.sh", "user": "root"}, SECOND)
+    daemon.configure(theirs, interval="200ms")
+    daemon.start(PYTHONPATH=str(animals.directory))
+    flag.touch()
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.turns(2)
+
+    assert daemon.stop() == 0
