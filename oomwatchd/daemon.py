@@ -26,6 +26,7 @@ from oomwatchd.model import SILENCE, Address, Config, Gone, RuleTotals, Snapshot
 from oomwatchd.pending import pending
 from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
+from oomwatchd.restore import put_all_back
 from oomwatchd.shield import Shield
 from oomwatchd.systemd.manager import Spawn
 from oomwatchd.text import printable
@@ -332,9 +333,7 @@ class Daemon:
         if self._exposure is not None:
             self._exposure.close()
         if self.config.on_stop == "restore":
-            self._watch.forget_listing()  # who was forked since has inherited our values, too
-            self._watch.scan(now)
-            self._enforcer.put_all_back()
+            put_all_back(self._watch, self._enforcer, self._record, self.config, now)
             if self._shield is not None:
                 self._shield.take_all_back(now)
             self._narrator.tell(self._record.take_news(), now.seconds)

@@ -274,6 +274,12 @@ class Record:
         return tuple(buckets)
 
     @property
+    def restored(self) -> int:
+        """How many old values have been put back."""
+        results = self.adjustments.items()
+        return sum(count for (_, result), count in results if result == "restored")
+
+    @property
     def has_news(self) -> bool:
         return bool(self.news)
 

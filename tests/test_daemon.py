@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakeproc import BOOT_ID, Fake, FakeProc
+from fakeproc import BOOT_ID, Fake, FakeProc, at_each_open
 from stage import MACHINE, ScriptedHost, Stage, Story, at
 from world import LONG_UP_SECONDS, TICKS_PER_SECOND, named
 
@@ -171,6 +171,27 @@ def test_on_stop_children_forked_a_moment_ago_get_their_value_back_too(stage: St
     stage.play(story(), named("postgres", -900, descendants="reset"), on_stop="restore")
 
     assert (stage.fake.oom_score_adj(7), stage.fake.oom_score_adj(8)) == (3, 3)
+
+
+def test_on_stop_children_forked_while_values_go_back_get_theirs_back_too(stage: Stage) -> None:
+    stage.fake.add(POSTGRES, oom_score_adj=3)
+    stopping = False
+
+    def fork(_name: str) -> None:
+        if stopping and len(stage.fake.pids()) < 100:
+            child = Fake(200 + len(stage.fake.pids()), parent=7, start_ticks=200)
+            stage.fake.add(child, oom_score_adj=stage.fake.oom_score_adj(7))
+
+    def story() -> Story:
+        nonlocal stopping
+        stopping = True
+        yield at(1.0, stop=True)
+
+    with at_each_open(fork):
+        stage.play(story(), named("postgres", -900, descendants="reset"), on_stop="restore")
+
+    assert len(stage.fake.pids()) == 100
+    assert {stage.fake.oom_score_adj(pid) for pid in stage.fake.pids()} == {3}
 
 
 def test_a_dry_run_says_what_it_would_do(stage: Stage, logged: list[str]) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Final
 
+import psutil
 import pytest
 from live import (
     LOAD_SUCCESSFUL,
@@ -35,6 +36,14 @@ while read -r line; do
     sleep 600 &
     echo $!
 done
+"""
+STORM = """
+echo ready
+read -r line
+for _ in $(seq 400); do
+    sleep 600 &
+done
+read -r line
 """
 
 
@@ -207,6 +216,26 @@ def test_a_stop_gives_everybody_back_what_they_had_also_the_children_of_the_last
     assert daemon.stop() == 0
 
     assert [adj(child.pid), adj(parent.pid), adj(unseen)] == [BEFORE] * 3
+
+
+def test_a_stop_gives_the_old_value_to_what_is_forked_meanwhile(
+    animals: Herd, daemon: Service
+) -> None:
+    animals.script("live-storm.sh", STORM)
+    daemon.configure(rule("storm", {"script": "live-storm.sh"}, FIRST), on_stop="restore")
+    parent = shell(animals, "live-storm.sh")
+    daemon.start()
+    assert parent.stdin is not None
+    parent.stdin.write(b"\n")
+    parent.stdin.flush()
+    family = psutil.Process(parent.pid)
+    until(lambda: len(family.children()) >= 50, "the first children")
+
+    assert daemon.stop() == 0
+    until(lambda: len(family.children()) == 400, "the last child")
+
+    assert adj(parent.pid) == BEFORE
+    assert {adj(child.pid) for child in family.children()} == {BEFORE}
 
 
 def test_a_stop_keeps_values_unless_told_otherwise_and_the_next_daemon_knows_the_old_ones(
