@@ -336,12 +336,12 @@ class Daemon:
             put_all_back(self._watch, self._enforcer, self._record, self.config, now)
             if self._shield is not None:
                 self._shield.take_all_back(now)
-            self._narrator.tell(self._record.take_news(), now.seconds)
         if self._shield is not None:
             self._shield.close()
         if self._coroner is not None:
             self._coroner.close(now)
-            self._narrator.tell(self._record.take_news(), now.seconds)
+        self._narrator.tell(self._record.take_news(), now.seconds)
+        self._narrator.close()
         self._loading.close()
         self._absent.close()
         self._hooks.close()
