@@ -1,7 +1,7 @@
 """The loop: wait, look, match, apply, record, publish."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -9,12 +9,12 @@ from oomwatchd import __version__
 from oomwatchd.absent import AbsentUsers, completed
 from oomwatchd.alarm import Alarm
 from oomwatchd.barometer import Barometer
-from oomwatchd.beside import Beside
-from oomwatchd.config import ConfigError, Loaded
+from oomwatchd.config import Loaded
 from oomwatchd.coroner import Coroner
 from oomwatchd.enforce import Enforcer
 from oomwatchd.exposure import Exposure
-from oomwatchd.holds import Holds
+from oomwatchd.hearing import Hearing
+from oomwatchd.holds import Holds, totals
 from oomwatchd.hooks import Hooks
 from oomwatchd.host import Host, Wake, Wants, reloading
 from oomwatchd.journal import Narrator, log
@@ -22,23 +22,21 @@ from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.own import Own
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import SILENCE, Address, Config, Gone, RuleTotals, Snapshot, Tracked
+from oomwatchd.model import SILENCE, Config, Gone, Snapshot
 from oomwatchd.pending import pending
 from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
+from oomwatchd.reload import Load, Rebind, Reload
 from oomwatchd.restore import put_all_back
 from oomwatchd.shield import Shield
 from oomwatchd.systemd.manager import Spawn
 from oomwatchd.text import printable
 from oomwatchd.watch import Watch
 
-Load = Callable[[], Loaded]
-Rebind = Callable[[Address | None], None]  # serve the metrics elsewhere; raises OSError
 ALERT_SECONDS: Final = 10.0  # how long the kernel's call that tasks wait for memory counts
 ALERT_INTERVAL_SECONDS: Final = 1.0  # between two scans, while memory is short
 REPORT_SECONDS: Final = 1.0  # between two reports, while event follows event
 REVISIT_STEP_SECONDS: Final = 0.25  # the young whose time comes within it are seen together
-LOAD_SECONDS: Final = 30.0  # for a reload; systemd waits for 90
 LATER: Final = float("inf")
 
 
@@ -53,7 +51,7 @@ class Machine(NamedTuple):
 
 def serve(daemon: "Daemon", host: Host) -> None:
     """Keep oom_score_adj in line with the rules until told to stop."""
-    daemon.listen(host)  # before the first look: nobody comes unseen
+    daemon.listen(host, host.now())  # before the first look: nobody comes unseen
     daemon.turn(Wake(host.now()))
     host.publish(daemon.snapshot())
     if lacking := host.settle_in():
@@ -63,8 +61,8 @@ def serve(daemon: "Daemon", host: Host) -> None:
         if wake.reload:
             host.notify(*reloading())
         reloaded = daemon.reload(wake)
-        if reloaded:
-            daemon.listen(host)
+        if reloaded or daemon.has_to_listen(wake.now):
+            daemon.listen(host, wake.now)
         daemon.turn(wake)
         if daemon.has_to_report:
             host.publish(daemon.snapshot())
@@ -96,12 +94,11 @@ class Daemon:
         self.has_to_report = True
         self._unreported = False  # something has happened since the last report
         self._chores_seconds = LATER  # a sample, a hook: nothing to report by itself
-        self._loading = Beside(load, LOAD_SECONDS)
+        self._reload = Reload(load, rebind)
         self._absent = AbsentUsers()
-        self._rebind = rebind
         self._missing = features
-        self._features = {name: not missing for name, missing in features.items()}
         self._record = Record(dry_run=dry_run)
+        self._hearing = Hearing(features, self._record)
         self._holds = Holds()
         self._population = Population(self._holds, ledger, machine.ticks_per_second)
         self._enforcer = Enforcer(proc, self._population, ledger, self._record, dry_run=dry_run)
@@ -145,36 +142,18 @@ class Daemon:
     def _configure(self, loaded: Loaded) -> None:
         """Put what was loaded in force, and say what it asks for in vain."""
         self._put_in_force(loaded.config)
-        self._reload_successful = True
-        self._reload_success_unix_seconds = time.time()
         for warning in loaded.warnings:
             log.warning("%s", printable(str(warning)))
         for line in pending(loaded.config, self._missing):
             log.warning("%s", line)
 
     def reload(self, wake: Wake) -> bool:
-        """Have the configuration read afresh, if told to; whether that has come to its end now.
-
-        If it cannot be used, all stays as it is.
-        """
-        if wake.reload:
-            self._loading.ask(wake.now.seconds)
-        try:
-            loaded = self._loading.take(wake.now.seconds)
-            if loaded is None:
-                return False
-            self._rebind(loaded.config.metrics_listen)
-        except ConfigError as error:
-            for fault in error.faults:
-                log.error("%s", printable(str(fault)))
-            log.error("reload failed, the rules in force stay in force")
-            self._reload_successful = False
-        except OSError as error:
-            log.error("reload failed, the rules in force stay in force: %s", error)
-            self._reload_successful = False
-        else:
-            self._configure(loaded)
-            log.info("reloaded: %d rules", len(self.config.rules))
+        """Have the configuration read afresh, if told to; whether that has come to its end now."""
+        ended = self._reload.tend(wake)
+        if ended is None:
+            return False
+        if ended.loaded is not None:
+            self._configure(ended.loaded)
         self._next_scan_seconds = LONG_AGO
         return True
 
@@ -186,7 +165,10 @@ class Daemon:
             for name, uid in found.items():
                 log.info("user '%s' is known now, by uid %d", printable(name), uid)
 
-    def listen(self, host: Host) -> None:
+    def has_to_listen(self, now: Moment) -> bool:
+        return now.seconds >= self._hearing.due_seconds
+
+    def listen(self, host: Host, now: Moment) -> None:
         """What the next waits are to end for."""
         wants = Wants(
             events=self.config.events == "auto" and bool(self.config.rules),
@@ -196,11 +178,14 @@ class Daemon:
             shield_fd=self._shield.fileno() if self._shield is not None else None,
             log_fd=self._coroner.log_fd if self._coroner is not None else None,
             oomd_fd=self._coroner.oomd_fd if self._coroner is not None else None,
-            load_fd=self._loading.fileno(),
+            load_fd=self._reload.fileno(),
         )
-        self._population.told = host.listen(wants)
-        if wants.events and not self._population.told and self._features.get("process_events"):
-            log.warning("process events: not available any more; processes are found by looking")
+        hears = host.listen(wants)
+        self._hearing.asked(wants, hears, now.seconds)
+        if hears.events and not self._population.told:
+            self._watch.forget_listing()  # who has come since the last look was not told of
+            self._next_scan_seconds = LONG_AGO
+        self._population.told = hears.events
 
     def turn(self, wake: Wake) -> None:
         """Look at those of whom we have heard; at all when their time has come; at the pressure."""
@@ -211,6 +196,8 @@ class Daemon:
         self._record.heard(wake.heard)
         if wake.heard != SILENCE:
             self._watch.hear(wake.heard, now)
+        if wake.trigger_lost:
+            self._hearing.trigger_lost(now.seconds)
         if wake.pressed:
             self._alert_until_seconds = now.seconds + ALERT_SECONDS
         scan = wake.heard.lost or now.seconds >= self._next_scan_seconds
@@ -313,9 +300,9 @@ class Daemon:
             exposed=None if self._exposure is None else self._exposure.exposed,
             pressure=self._barometer.pressure,
             level=self._barometer.level,
-            features=self._features,
-            reload_successful=self._reload_successful,
-            reload_success_unix_seconds=self._reload_success_unix_seconds,
+            features=dict(self._hearing.features),
+            reload_successful=self._reload.successful,
+            reload_success_unix_seconds=self._reload.success_unix_seconds,
             scan_buckets=self._record.scan_buckets(),
             scan_seconds_total=self._record.scan_seconds_total,
             scans=self._record.scans,
@@ -342,7 +329,7 @@ class Daemon:
             self._coroner.close(now)
         self._narrator.tell(self._record.take_news(), now.seconds)
         self._narrator.close()
-        self._loading.close()
+        self._reload.close()
         self._absent.close()
         self._hooks.close()
         self._own.close()
@@ -354,13 +341,3 @@ def next_scan(planned_seconds: float, now_seconds: float, interval_seconds: floa
     following = planned_seconds + interval_seconds
     on_time = planned_seconds <= now_seconds < following
     return following if on_time else now_seconds + interval_seconds
-
-
-def totals(processes: Iterable[Tracked]) -> dict[str, RuleTotals]:
-    sums: dict[str, list[int]] = {}
-    for process in processes:
-        row = sums.setdefault(process.rule, [0, 0, 0])
-        row[0] += 1
-        row[1] += process.resident_bytes
-        row[2] += process.swap_bytes
-    return {rule: RuleTotals(*row) for rule, row in sums.items()}

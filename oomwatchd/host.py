@@ -37,6 +37,7 @@ class Wake(NamedTuple):
     logged: bool = False  # the kernel, something
     told: bool = False  # systemd-oomd, perhaps
     beat: bool = False  # systemd has to hear of us now
+    trigger_lost: bool = False  # we are not told any more that tasks wait for memory
 
 
 class Wants(NamedTuple):
@@ -52,13 +53,20 @@ class Wants(NamedTuple):
     load_fd: int | None = None  # readable when the configuration has been loaded
 
 
+class Hears(NamedTuple):
+    """What the kernel tells us of its own accord."""
+
+    events: bool  # of processes
+    pressure: bool
+
+
 class Host(Protocol):
     """The outside world, as far as the loop needs it; tests hand in a scripted one."""
 
     def now(self) -> Moment: ...
 
-    def listen(self, wants: Wants) -> bool:
-        """From now on; whether the kernel tells us of processes."""
+    def listen(self, wants: Wants) -> Hears:
+        """From now on, as far as the kernel lets us."""
 
     def settle_in(self) -> str:
         """All has been done once; what could not be had for good, if anything."""
@@ -105,7 +113,7 @@ class SystemHost:
     def now(self) -> Moment:
         return Moment(time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
-    def listen(self, wants: Wants) -> bool:
+    def listen(self, wants: Wants) -> Hears:
         if self._exits_fd is None:
             self._exits_fd = wants.exits_fd
             self._all.register(wants.exits_fd, select.POLLIN)
@@ -123,7 +131,7 @@ class SystemHost:
             self._events.filter(forks=wants.forks)
         elif wants.events:
             self._listen_for_events(forks=wants.forks)
-        return self._events is not None
+        return Hears(self._events is not None, self._trigger is not None)
 
     def _listen_for_events(self, *, forks: bool) -> None:
         with suppress(OSError):  # `kernel.features` has told why not, and what is lost by that
@@ -155,7 +163,8 @@ class SystemHost:
         if self._events is not None and self._events.fileno() in ready:
             heard = self._events.drain()
         ended = self._exits_fd in ready
-        pressed = self._trigger is not None and self._is_pressed(self._trigger, ready)
+        trigger = self._trigger
+        pressed = trigger is not None and self._is_pressed(trigger, ready)
         now = self.now()
         self._woken_seconds = now.seconds
         return Wake(
@@ -168,6 +177,7 @@ class SystemHost:
             logged=self._log_fd in ready,
             told=self._oomd_fd in ready,
             beat=now.seconds >= self._beat_seconds,
+            trigger_lost=trigger is not self._trigger,
         )
 
     def _ready(self, until_seconds: float) -> dict[int, int]:

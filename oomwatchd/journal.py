@@ -12,6 +12,7 @@ from oomwatchd.record import (
     AuditFailed,
     DeafToOomd,
     Drift,
+    FeatureChanged,
     GaveUp,
     Guarded,
     Hooked,
@@ -185,6 +186,13 @@ class Narrator:
     def _(self, item: AuditFailed) -> Iterator[tuple[int, str]]:
         what = "what can still kill the processes under rules is not known"
         yield logging.WARNING, f"audit: {what}: {item.reason}"
+
+    @lines.register
+    def _(self, item: FeatureChanged) -> Iterator[tuple[int, str]]:
+        if item.available:
+            yield logging.INFO, f"{item.name}: available now"
+        else:
+            yield logging.WARNING, f"{item.name}: not available any more ({item.loss})"
 
     @lines.register
     def _(self, item: Kept) -> Iterator[tuple[int, str]]:

@@ -129,6 +129,14 @@ class Signalled(NamedTuple):
     reason: str = ""
 
 
+class FeatureChanged(NamedTuple):
+    """Something that the kernel has told us of its own accord, it does not any more, or it does."""
+
+    name: str
+    available: bool
+    loss: str  # what is lost without
+
+
 class Hooked(NamedTuple):
     """A hook has ended, or was not run."""
 
@@ -143,6 +151,7 @@ News = (
     | DeafToOomd
     | Adjustment
     | Drift
+    | FeatureChanged
     | GaveUp
     | Guarded
     | Hooked
@@ -242,6 +251,9 @@ class Record:
         is_new = kept.fault != self.incident_fault
         self.news.append(kept if is_new else kept._replace(fault=""))
         self.incident_fault = kept.fault
+
+    def feature_changed(self, change: FeatureChanged) -> None:
+        self.news.append(change)
 
     def signalled(self, signalled: Signalled) -> None:
         self.news.append(signalled)

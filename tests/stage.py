@@ -12,7 +12,7 @@ from world import LONG_UP_SECONDS, RAM_BYTES, TICKS_PER_SECOND, World
 
 from oomwatchd.config import Loaded
 from oomwatchd.daemon import Daemon, Machine, serve
-from oomwatchd.host import Wake, Wants
+from oomwatchd.host import Hears, Wake, Wants
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Address, Config, Rule, Snapshot
@@ -40,13 +40,14 @@ def turns_until(done: Callable[[], object], seconds: float) -> Story:
 class ScriptedHost:
     """Tells a story, and keeps what it hears: messages, waits, snapshots, in their order.
 
-    *tells*: whether its kernel tells of processes, if it is asked to.  *loads*: after each order to
-    reload, a turn of the same moment comes once the load is done, and is not in the story.
+    *tells*: whether its kernel tells of processes and of pressure, if it is asked to.  *loads*:
+    after each order to reload, a turn of the same moment comes once the load is done, and is not in
+    the story.
     """
 
     def __init__(self, story: Story, *, tells: bool = False, loads: bool = True) -> None:
         self._story = story
-        self._tells = tells
+        self.tells = tells
         self._loads = loads
         self._last = at(0.0)
         self.wants: list[Wants] = []
@@ -57,9 +58,9 @@ class ScriptedHost:
     def now(self) -> Moment:
         return at(0.0).now
 
-    def listen(self, wants: Wants) -> bool:
+    def listen(self, wants: Wants) -> Hears:
         self.wants.append(wants)
-        return self._tells and wants.events
+        return Hears(self.tells and wants.events, self.tells and wants.pressure)
 
     def settle_in(self) -> str:
         return ""

@@ -381,7 +381,7 @@ def test_the_snapshot_adds_up_what_each_rule_holds(stage: Stage) -> None:
     }
     assert sorted(process.id.pid for process in snapshot.processes) == [7, 8, 9]
     assert snapshot.adjustments == {("rule-postgres", "applied"): 2, ("rule-nginx", "applied"): 1}
-    assert snapshot.features == {"psi": True, "kernel_log": False}
+    assert snapshot.features == {"psi": True, "kernel_log": False, "process_events": False}
     assert snapshot.scan_buckets[-1][1] == 1
 
 
@@ -460,17 +460,6 @@ def test_a_reload_asks_anew(stage: Stage) -> None:
     host = stage.play(story(), DB, tells=True)
 
     assert [wants.events for wants in host.wants] == [True, False]
-
-
-def test_when_the_kernel_tells_no_more_that_is_said_once(stage: Stage, logged: list[str]) -> None:
-    def story() -> Story:
-        yield at(1.0)
-        yield at(2.0, stop=True)
-
-    stage.missing = {"process_events": ""}
-    stage.play(story(), DB, tells=False)
-
-    assert [line.partition(":")[0] for line in logged].count("process events") == 1
 
 
 def test_lost_events_bring_the_next_look_forward(stage: Stage) -> None:

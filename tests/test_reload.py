@@ -10,8 +10,8 @@ from stage import PATIENCE_SECONDS, Stage, Story, at, turns_until
 from world import named
 
 from oomwatchd.config import ConfigError, Fault, Loaded
-from oomwatchd.daemon import LOAD_SECONDS
 from oomwatchd.model import Config, Match, Rule, User
+from oomwatchd.reload import LOAD_SECONDS
 
 DB = named("postgres", -900)
 WEB = named("nginx", 300)
