@@ -18,7 +18,7 @@ from oomwatchd.matching import Answer, Matcher
 from oomwatchd.model import Change, Process, ProcessId, Result, Rule
 from oomwatchd.orphans import GENERATIONS_MAX, lost_ancestor, strangers
 from oomwatchd.policy.patterns import TooSlow
-from oomwatchd.policy.plan import Claim, Decision, decide
+from oomwatchd.policy.plan import Claim, Decision, decide, unwritten
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Drift, Record
 from oomwatchd.text import decoded
@@ -40,13 +40,6 @@ class Step(NamedTuple):
     @property
     def claim(self) -> Claim:
         return self.decision.claim
-
-    def claim_without_write(self) -> Claim:
-        """What remains of the decision's claim when nothing could be written."""
-        if self.rule is None and self.own is not None:
-            return self.own  # still to be put back
-        ours = self.claim.ours - {self.decision.wanted}
-        return self.claim._replace(ours=ours | (self.own.ours if self.own else frozenset()))
 
 
 class Enforcer:
@@ -166,15 +159,26 @@ class Enforcer:
     def _concerns_us(self, look: Look) -> bool:
         """Not the dead, nor kernel threads, nor pid 1, nor ourselves.
 
-        Nor the dying, which may take seconds to give back their memory: they keep what they have.
+        Nor the dying, which may take seconds to give back their memory, nor who lives on without
+        its first thread: what they run cannot be read, so they keep what they have under its rule.
         """
         if look.stat.exiting and look.stat.alive:
+            self._leave(look)
             return False
         if look.stat.alive and look.id.pid not in self._ignored:
             return True
         self._population.forget(look.id.pid)
         self._population.meet(look, None)  # without a date: there is no more to see
         return False
+
+    def _leave(self, look: Look) -> None:
+        """Leave it as it is, unless its rule is gone."""
+        own = self._ledger.get(look.id)
+        if self._population.get(look.id) is None:
+            self._population.meet(look, own)
+        if own is not None and own.rule not in self.matcher.by_name:
+            self._put_back(look, own)
+            self._population.holds.drop(look.id.pid)
 
     def _steps(self, look: Look, process: Process, now: Moment) -> Iterator[Step]:
         """The step to take, if *process* is or was under a rule, or its parent is or was."""
@@ -301,7 +305,7 @@ class Enforcer:
             return True
         known = self._population.get(step.look.id)
         if known is not None:
-            known.claim = step.claim_without_write()
+            known.claim = unwritten(step.rule, step.own, step.decision)
             self._remember(step.look.id, known.claim)
             if result in ("gone", "drifted"):  # it has become something else
                 self._put_off(step.look, now)
