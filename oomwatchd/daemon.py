@@ -14,7 +14,7 @@ from oomwatchd.coroner import Coroner
 from oomwatchd.enforce import Enforcer
 from oomwatchd.exposure import Exposure
 from oomwatchd.hearing import Hearing
-from oomwatchd.holds import Holds, totals
+from oomwatchd.holds import Holds
 from oomwatchd.hooks import Hooks
 from oomwatchd.host import Host, Wake, Wants, reloading
 from oomwatchd.journal import Narrator, log
@@ -31,6 +31,7 @@ from oomwatchd.restore import put_all_back
 from oomwatchd.shield import Shield
 from oomwatchd.systemd.manager import Spawn
 from oomwatchd.text import printable
+from oomwatchd.totals import totals
 from oomwatchd.watch import Watch
 
 ALERT_SECONDS: Final = 10.0  # how long the kernel's call that tasks wait for memory counts

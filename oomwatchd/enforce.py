@@ -6,7 +6,7 @@ look -> identify -> rule -> decide -> remember (ledger) -> adjust -> hold
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
-from typing import Final, NamedTuple
+from typing import Final
 
 from oomwatchd.holds import Hold
 from oomwatchd.identify import SlowReader, Unreadable, Untried, identify, owner
@@ -15,31 +15,17 @@ from oomwatchd.kernel.proc import GONE, Look, ProcFs, parents_first
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.matching import Answer, Matcher
-from oomwatchd.model import Change, Process, ProcessId, Result, Rule
+from oomwatchd.model import Change, Process, ProcessId, Result
 from oomwatchd.orphans import GENERATIONS_MAX, lost_ancestor, strangers
 from oomwatchd.policy.patterns import TooSlow
-from oomwatchd.policy.plan import Claim, Decision, decide, unwritten
+from oomwatchd.policy.plan import Claim, decide
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Drift, Record
+from oomwatchd.step import Step
 from oomwatchd.text import decoded
 
 NOBODY: Final[Mapping[int, int]] = {}
 BATCH: Final = 64  # processes whose directories are open at the same time
-
-
-class Step(NamedTuple):
-    """A decision on its way to being carried out."""
-
-    look: Look
-    comm: str
-    rule: Rule | None
-    before: int
-    own: Claim | None
-    decision: Decision
-
-    @property
-    def claim(self) -> Claim:
-        return self.decision.claim
 
 
 class Enforcer:
@@ -159,8 +145,7 @@ class Enforcer:
     def _concerns_us(self, look: Look) -> bool:
         """Not the dead, nor kernel threads, nor pid 1, nor ourselves.
 
-        Nor the dying, which may take seconds to give back their memory, nor who lives on without
-        its first thread: what they run cannot be read, so they keep what they have under its rule.
+        Nor the dying, which may take seconds to give back their memory: they keep what they have.
         """
         if look.stat.exiting and look.stat.alive:
             self._leave(look)
@@ -172,7 +157,9 @@ class Enforcer:
         return False
 
     def _leave(self, look: Look) -> None:
-        """Leave it as it is, unless its rule is gone."""
+        """What it runs cannot be read, perhaps as its first thread has ended: it stays as it is,
+        unless its rule is gone.
+        """
         own = self._ledger.get(look.id)
         if self._population.get(look.id) is None:
             self._population.meet(look, own)
@@ -305,7 +292,7 @@ class Enforcer:
             return True
         known = self._population.get(step.look.id)
         if known is not None:
-            known.claim = unwritten(step.rule, step.own, step.decision)
+            known.claim = step.claim_without_write()
             self._remember(step.look.id, known.claim)
             if result in ("gone", "drifted"):  # it has become something else
                 self._put_off(step.look, now)

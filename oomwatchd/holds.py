@@ -10,7 +10,7 @@ from typing import Final
 from oomwatchd.kernel.adjust import parse_adj
 from oomwatchd.kernel.proc import READ, Look, Stat, parse_stat
 from oomwatchd.kernel.status import Status, StatusFile
-from oomwatchd.model import Rule, RuleTotals, Tracked
+from oomwatchd.model import Rule, Tracked
 
 REASSERT_LIMIT: Final = 3  # times within REASSERT_SECONDS, before we yield
 REASSERT_SECONDS: Final = 60.0
@@ -214,13 +214,3 @@ def guarded(held_bytes: int, limit_bytes: int, *, tripped: bool) -> bool:
     """Whether -1000 has to be suspended."""
     limit = limit_bytes * GUARD_RELEASE_RATIO if tripped else limit_bytes
     return held_bytes > limit
-
-
-def totals(processes: Iterable[Tracked]) -> dict[str, RuleTotals]:
-    sums: dict[str, list[int]] = {}
-    for process in processes:
-        row = sums.setdefault(process.rule, [0, 0, 0])
-        row[0] += 1
-        row[1] += process.resident_bytes
-        row[2] += process.swap_bytes
-    return {rule: RuleTotals(*row) for rule, row in sums.items()}

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "systemd": EDGES,  # its worker moves processes
     "config": PURE,
     "pending": SHARED,
+    "totals": SHARED,
     "beside": set[str](),
     "absent": PURE | {"beside", "config"},
     "listeners": SHARED,
@@ -42,7 +43,8 @@ MAY_IMPORT = {
     "matching": STATE,
     "population": STATE | {"matching"},
     "orphans": EDGES | {"identify", "ledger", "population"},
-    "enforce": STATE | {"population", "orphans", "matching"},
+    "step": EDGES,
+    "enforce": STATE | {"population", "orphans", "matching", "step"},
     "watch": STATE | {"population", "enforce"},
     "restore": STATE | {"population", "enforce", "watch"},
     "marks": EDGES | {"ledger", "record"},
@@ -107,6 +109,7 @@ MAY_IMPORT = {
         "host",
         "hearing",
         "reload",
+        "totals",
     },
 }
 TOP = {"cli", "__main__"}  # everything

@@ -82,14 +82,6 @@ def matched(
     return Decision(wanted, Claim(rule.name, "matched", before, ours | {wanted}), unkillable)
 
 
-def unwritten(rule: Rule | None, own: Claim | None, decision: Decision) -> Claim:
-    """What remains of the decision's claim when nothing could be written."""
-    if rule is None and own is not None:
-        return own  # still to be put back
-    ours = decision.claim.ours - {decision.wanted}
-    return decision.claim._replace(ours=ours | (own.ours if own else frozenset()))
-
-
 def heritage(
     now: int, own: Claim | None, parent: Claim | None, rules: Mapping[str, Rule]
 ) -> Claim | None:
