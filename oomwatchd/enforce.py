@@ -157,9 +157,7 @@ class Enforcer:
         return False
 
     def _leave(self, look: Look) -> None:
-        """What it runs cannot be read, perhaps as its first thread has ended: it stays as it is,
-        unless its rule is gone.
-        """
+        """What it runs cannot be read, so it stays as it is, unless its rule is gone."""
         own = self._ledger.get(look.id)
         if self._population.get(look.id) is None:
             self._population.meet(look, own)
