@@ -1,17 +1,19 @@
 """The loop: wait, look, match, apply, record, publish."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from oomwatchd import __version__
+from oomwatchd.absent import AbsentUsers, completed
 from oomwatchd.alarm import Alarm
 from oomwatchd.barometer import Barometer
-from oomwatchd.config import ConfigError, Loaded
+from oomwatchd.config import Loaded
 from oomwatchd.coroner import Coroner
 from oomwatchd.enforce import Enforcer
 from oomwatchd.exposure import Exposure
+from oomwatchd.hearing import Hearing
 from oomwatchd.holds import Holds
 from oomwatchd.hooks import Hooks
 from oomwatchd.host import Host, Wake, Wants, reloading
@@ -20,17 +22,18 @@ from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.own import Own
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
-from oomwatchd.model import SILENCE, Address, Gone, RuleTotals, Snapshot, Tracked
+from oomwatchd.model import SILENCE, Config, Gone, Snapshot
 from oomwatchd.pending import pending
 from oomwatchd.population import LONG_AGO, Moment, Population
 from oomwatchd.record import Record
+from oomwatchd.reload import Load, Rebind, Reload
+from oomwatchd.restore import put_all_back
 from oomwatchd.shield import Shield
 from oomwatchd.systemd.manager import Spawn
 from oomwatchd.text import printable
+from oomwatchd.totals import totals
 from oomwatchd.watch import Watch
 
-Load = Callable[[], Loaded]
-Rebind = Callable[[Address | None], None]  # serve the metrics elsewhere; raises OSError
 ALERT_SECONDS: Final = 10.0  # how long the kernel's call that tasks wait for memory counts
 ALERT_INTERVAL_SECONDS: Final = 1.0  # between two scans, while memory is short
 REPORT_SECONDS: Final = 1.0  # between two reports, while event follows event
@@ -49,7 +52,7 @@ class Machine(NamedTuple):
 
 def serve(daemon: "Daemon", host: Host) -> None:
     """Keep oom_score_adj in line with the rules until told to stop."""
-    daemon.listen(host)  # before the first look: nobody comes unseen
+    daemon.listen(host, host.now())  # before the first look: nobody comes unseen
     daemon.turn(Wake(host.now()))
     host.publish(daemon.snapshot())
     if lacking := host.settle_in():
@@ -58,12 +61,13 @@ def serve(daemon: "Daemon", host: Host) -> None:
     while not (wake := host.wait(daemon.next_turn_seconds)).stop:
         if wake.reload:
             host.notify(*reloading())
-            daemon.reload()
-            daemon.listen(host)
+        reloaded = daemon.reload(wake)
+        if reloaded or daemon.has_to_listen(wake.now):
+            daemon.listen(host, wake.now)
         daemon.turn(wake)
         if daemon.has_to_report:
             host.publish(daemon.snapshot())
-        if wake.reload:
+        if reloaded:
             host.notify("READY=1")
         if daemon.has_to_report:
             host.notify("WATCHDOG=1", daemon.status())  # a turn that hangs must not look alive
@@ -91,11 +95,11 @@ class Daemon:
         self.has_to_report = True
         self._unreported = False  # something has happened since the last report
         self._chores_seconds = LATER  # a sample, a hook: nothing to report by itself
-        self._load = load
-        self._rebind = rebind
+        self._reload = Reload(load, rebind)
+        self._absent = AbsentUsers()
         self._missing = features
-        self._features = {name: not missing for name, missing in features.items()}
         self._record = Record(dry_run=dry_run)
+        self._hearing = Hearing(features, self._record)
         self._holds = Holds()
         self._population = Population(self._holds, ledger, machine.ticks_per_second)
         self._enforcer = Enforcer(proc, self._population, ledger, self._record, dry_run=dry_run)
@@ -125,40 +129,47 @@ class Daemon:
         self._turn_seconds = 0.0
         self._configure(loaded)
 
-    def _configure(self, loaded: Loaded) -> None:
-        """Put a configuration in force, and say what it asks for in vain."""
-        self.config = loaded.config
-        self._watch.configure(loaded.config)
+    def _put_in_force(self, config: Config) -> None:
+        self.config = config
+        self._next_scan_seconds = LONG_AGO
+        self._absent.configure(config)
+        self._watch.configure(config)
         if self._shield is not None:
-            self._shield.configure(loaded.config)
+            self._shield.configure(config)
         if self._coroner is not None:
-            self._coroner.configure(loaded.config)
-        self._hooks.configure(loaded.config)
-        self._reload_successful = True
-        self._reload_success_unix_seconds = time.time()
+            self._coroner.configure(config)
+        self._hooks.configure(config)
+
+    def _configure(self, loaded: Loaded) -> None:
+        """Put what was loaded in force, and say what it asks for in vain."""
+        self._put_in_force(loaded.config)
         for warning in loaded.warnings:
             log.warning("%s", printable(str(warning)))
         for line in pending(loaded.config, self._missing):
             log.warning("%s", line)
 
-    def reload(self) -> None:
-        """Read the configuration afresh; if it cannot be used, all stays as it is."""
-        try:
-            loaded = self._load()
-            self._rebind(loaded.config.metrics_listen)
-        except ConfigError as error:
-            for fault in error.faults:
-                log.error("%s", printable(str(fault)))
-            log.error("reload failed, the rules in force stay in force")
-            self._reload_successful = False
-        except OSError as error:
-            log.error("reload failed, the rules in force stay in force: %s", error)
-            self._reload_successful = False
-        else:
-            self._configure(loaded)
-            log.info("reloaded: %d rules", len(self.config.rules))
+    def reload(self, wake: Wake) -> bool:
+        """Have the configuration read afresh, if told to; whether that has come to its end now."""
+        ended = self._reload.tend(wake)
+        if ended is None:
+            return False
+        if ended.loaded is not None:
+            self._configure(ended.loaded)
+        self._next_scan_seconds = LONG_AGO
+        return True
 
-    def listen(self, host: Host) -> None:
+    def _find_users(self, now: Moment) -> None:
+        """Those whom the rules name, and whom nobody knew when they were read."""
+        found = self._absent.found(now.seconds)
+        if found:
+            self._put_in_force(completed(self.config, found))
+            for name, uid in found.items():
+                log.info("user '%s' is known now, by uid %d", printable(name), uid)
+
+    def has_to_listen(self, now: Moment) -> bool:
+        return now.seconds >= self._hearing.due_seconds
+
+    def listen(self, host: Host, now: Moment) -> None:
         """What the next waits are to end for."""
         wants = Wants(
             events=self.config.events == "auto" and bool(self.config.rules),
@@ -168,22 +179,29 @@ class Daemon:
             shield_fd=self._shield.fileno() if self._shield is not None else None,
             log_fd=self._coroner.log_fd if self._coroner is not None else None,
             oomd_fd=self._coroner.oomd_fd if self._coroner is not None else None,
+            load_fd=self._reload.fileno(),
         )
-        self._population.told = host.listen(wants)
-        if wants.events and not self._population.told and self._features.get("process_events"):
-            log.warning("process events: not available any more; processes are found by looking")
+        hears = host.listen(wants)
+        self._hearing.asked(wants, hears, now.seconds)
+        if hears.events and not self._population.told:
+            self._watch.forget_listing()  # who has come since the last look was not told of
+            self._next_scan_seconds = LONG_AGO
+        self._population.told = hears.events
 
     def turn(self, wake: Wake) -> None:
         """Look at those of whom we have heard; at all when their time has come; at the pressure."""
         now = wake.now
+        self._find_users(now)
         if wake.ended:
             self._watch.bury()
         self._record.heard(wake.heard)
         if wake.heard != SILENCE:
             self._watch.hear(wake.heard, now)
+        if wake.trigger_lost:
+            self._hearing.trigger_lost(now.seconds)
         if wake.pressed:
             self._alert_until_seconds = now.seconds + ALERT_SECONDS
-        scan = wake.reload or wake.heard.lost or now.seconds >= self._next_scan_seconds
+        scan = wake.heard.lost or now.seconds >= self._next_scan_seconds
         revisit = not scan and now.seconds >= self._population.soon_seconds
         if scan:
             self._scan(now)
@@ -283,9 +301,9 @@ class Daemon:
             exposed=None if self._exposure is None else self._exposure.exposed,
             pressure=self._barometer.pressure,
             level=self._barometer.level,
-            features=self._features,
-            reload_successful=self._reload_successful,
-            reload_success_unix_seconds=self._reload_success_unix_seconds,
+            features=dict(self._hearing.features),
+            reload_successful=self._reload.successful,
+            reload_success_unix_seconds=self._reload.success_unix_seconds,
             scan_buckets=self._record.scan_buckets(),
             scan_seconds_total=self._record.scan_seconds_total,
             scans=self._record.scans,
@@ -303,17 +321,17 @@ class Daemon:
         if self._exposure is not None:
             self._exposure.close()
         if self.config.on_stop == "restore":
-            self._watch.forget_listing()  # who was forked since has inherited our values, too
-            self._watch.scan(now)
-            self._enforcer.put_all_back()
+            put_all_back(self._watch, self._enforcer, self._record, self.config, now)
             if self._shield is not None:
                 self._shield.take_all_back(now)
-            self._narrator.tell(self._record.take_news(), now.seconds)
         if self._shield is not None:
             self._shield.close()
         if self._coroner is not None:
             self._coroner.close(now)
-            self._narrator.tell(self._record.take_news(), now.seconds)
+        self._narrator.tell(self._record.take_news(), now.seconds)
+        self._narrator.close()
+        self._reload.close()
+        self._absent.close()
         self._hooks.close()
         self._own.close()
         self._holds.close()
@@ -324,13 +342,3 @@ def next_scan(planned_seconds: float, now_seconds: float, interval_seconds: floa
     following = planned_seconds + interval_seconds
     on_time = planned_seconds <= now_seconds < following
     return following if on_time else now_seconds + interval_seconds
-
-
-def totals(processes: Iterable[Tracked]) -> dict[str, RuleTotals]:
-    sums: dict[str, list[int]] = {}
-    for process in processes:
-        row = sums.setdefault(process.rule, [0, 0, 0])
-        row[0] += 1
-        row[1] += process.resident_bytes
-        row[2] += process.swap_bytes
-    return {rule: RuleTotals(*row) for rule, row in sums.items()}

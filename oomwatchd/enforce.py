@@ -6,7 +6,7 @@ look -> identify -> rule -> decide -> remember (ledger) -> adjust -> hold
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
-from typing import Final, NamedTuple
+from typing import Final
 
 from oomwatchd.holds import Hold
 from oomwatchd.identify import SlowReader, Unreadable, Untried, identify, owner
@@ -15,38 +15,17 @@ from oomwatchd.kernel.proc import GONE, Look, ProcFs, parents_first
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.matching import Answer, Matcher
-from oomwatchd.model import Change, Process, ProcessId, Result, Rule
+from oomwatchd.model import Change, Process, ProcessId, Result
 from oomwatchd.orphans import GENERATIONS_MAX, lost_ancestor, strangers
 from oomwatchd.policy.patterns import TooSlow
-from oomwatchd.policy.plan import Claim, Decision, decide
+from oomwatchd.policy.plan import Claim, decide
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Drift, Record
+from oomwatchd.step import Step
 from oomwatchd.text import decoded
 
 NOBODY: Final[Mapping[int, int]] = {}
 BATCH: Final = 64  # processes whose directories are open at the same time
-
-
-class Step(NamedTuple):
-    """A decision on its way to being carried out."""
-
-    look: Look
-    comm: str
-    rule: Rule | None
-    before: int
-    own: Claim | None
-    decision: Decision
-
-    @property
-    def claim(self) -> Claim:
-        return self.decision.claim
-
-    def claim_without_write(self) -> Claim:
-        """What remains of the decision's claim when nothing could be written."""
-        if self.rule is None and self.own is not None:
-            return self.own  # still to be put back
-        ours = self.claim.ours - {self.decision.wanted}
-        return self.claim._replace(ours=ours | (self.own.ours if self.own else frozenset()))
 
 
 class Enforcer:
@@ -169,12 +148,22 @@ class Enforcer:
         Nor the dying, which may take seconds to give back their memory: they keep what they have.
         """
         if look.stat.exiting and look.stat.alive:
+            self._leave(look)
             return False
         if look.stat.alive and look.id.pid not in self._ignored:
             return True
         self._population.forget(look.id.pid)
         self._population.meet(look, None)  # without a date: there is no more to see
         return False
+
+    def _leave(self, look: Look) -> None:
+        """What it runs cannot be read, so it stays as it is, unless its rule is gone."""
+        own = self._ledger.get(look.id)
+        if self._population.get(look.id) is None:
+            self._population.meet(look, own)
+        if own is not None and own.rule not in self.matcher.by_name:
+            self._put_back(look, own)
+            self._population.holds.drop(look.id.pid)
 
     def _steps(self, look: Look, process: Process, now: Moment) -> Iterator[Step]:
         """The step to take, if *process* is or was under a rule, or its parent is or was."""

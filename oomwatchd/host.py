@@ -37,6 +37,7 @@ class Wake(NamedTuple):
     logged: bool = False  # the kernel, something
     told: bool = False  # systemd-oomd, perhaps
     beat: bool = False  # systemd has to hear of us now
+    trigger_lost: bool = False  # we are not told any more that tasks wait for memory
 
 
 class Wants(NamedTuple):
@@ -49,6 +50,14 @@ class Wants(NamedTuple):
     shield_fd: int | None = None  # readable when the shield has something to do
     log_fd: int | None = None  # readable when the kernel has logged something
     oomd_fd: int | None = None  # readable when systemd-oomd may have told of a kill
+    load_fd: int | None = None  # readable when the configuration has been loaded
+
+
+class Hears(NamedTuple):
+    """What the kernel tells us of its own accord."""
+
+    events: bool  # of processes
+    pressure: bool
 
 
 class Host(Protocol):
@@ -56,8 +65,8 @@ class Host(Protocol):
 
     def now(self) -> Moment: ...
 
-    def listen(self, wants: Wants) -> bool:
-        """From now on; whether the kernel tells us of processes."""
+    def listen(self, wants: Wants) -> Hears:
+        """From now on, as far as the kernel lets us."""
 
     def settle_in(self) -> str:
         """All has been done once; what could not be had for good, if anything."""
@@ -104,12 +113,12 @@ class SystemHost:
     def now(self) -> Moment:
         return Moment(time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
-    def listen(self, wants: Wants) -> bool:
+    def listen(self, wants: Wants) -> Hears:
         if self._exits_fd is None:
             self._exits_fd = wants.exits_fd
             self._all.register(wants.exits_fd, select.POLLIN)
             self._log_fd, self._oomd_fd = wants.log_fd, wants.oomd_fd
-            for fd in (wants.shield_fd, wants.log_fd, wants.oomd_fd):
+            for fd in (wants.shield_fd, wants.log_fd, wants.oomd_fd, wants.load_fd):
                 if fd is not None:
                     self._all.register(fd, select.POLLIN)
         if wants.pressure and self._trigger is None:
@@ -122,7 +131,7 @@ class SystemHost:
             self._events.filter(forks=wants.forks)
         elif wants.events:
             self._listen_for_events(forks=wants.forks)
-        return self._events is not None
+        return Hears(self._events is not None, self._trigger is not None)
 
     def _listen_for_events(self, *, forks: bool) -> None:
         with suppress(OSError):  # `kernel.features` has told why not, and what is lost by that
@@ -154,7 +163,8 @@ class SystemHost:
         if self._events is not None and self._events.fileno() in ready:
             heard = self._events.drain()
         ended = self._exits_fd in ready
-        pressed = self._trigger is not None and self._is_pressed(self._trigger, ready)
+        trigger = self._trigger
+        pressed = trigger is not None and self._is_pressed(trigger, ready)
         now = self.now()
         self._woken_seconds = now.seconds
         return Wake(
@@ -167,6 +177,7 @@ class SystemHost:
             logged=self._log_fd in ready,
             told=self._oomd_fd in ready,
             beat=now.seconds >= self._beat_seconds,
+            trigger_lost=trigger is not self._trigger,
         )
 
     def _ready(self, until_seconds: float) -> dict[int, int]:

@@ -12,6 +12,7 @@ from oomwatchd.record import (
     AuditFailed,
     DeafToOomd,
     Drift,
+    FeatureChanged,
     GaveUp,
     Guarded,
     Hooked,
@@ -59,21 +60,37 @@ class Narrator:
     def __init__(self, *, dry_run: bool) -> None:
         self._dry_run = dry_run
         self._lines_left = LINES_PER_SECOND
+        self._left_out = 0
         self._full_again_seconds = 0.0
+        self._would: dict[int, tuple[int, int]] = {}  # by pid: its start, and what it would have
         self._refusals: set[tuple[str, str]] = set()  # (rule, reason): one line each
         self._repaired: set[str] = set()  # rules whose marks somebody removes: one line each
 
     def tell(self, news: Sequence[News], now_seconds: float) -> None:
-        """In one second, no more lines than LINES_PER_SECOND, and how many more there would be."""
+        """In one second, no more lines than LINES_PER_SECOND; when it is over, how many more."""
         lines = [line for item in news for line in self.lines(item)]
         if now_seconds >= self._full_again_seconds:
+            self.close()
             self._full_again_seconds = now_seconds + 1.0
             self._lines_left = LINES_PER_SECOND
         for level, text in lines[: self._lines_left]:
             log.log(level, "%s", text)
-        if len(lines) > self._lines_left:
-            log.info("and %d more in this turn", len(lines) - self._lines_left)
+        self._left_out += max(len(lines) - self._lines_left, 0)
         self._lines_left -= min(len(lines), self._lines_left)
+
+    def close(self) -> None:
+        """Say how many lines have been left out, if any."""
+        if self._left_out:
+            log.info("and %d more within a second", self._left_out)
+        self._left_out = 0
+
+    def _is_news(self, change: Change) -> bool:
+        """In a dry run nothing changes, so each look finds the same to do."""
+        would = (change.id.start_ticks, change.oom_score_adj)
+        if not self._dry_run:
+            return True
+        last, self._would[change.id.pid] = self._would.get(change.id.pid), would
+        return last != would
 
     @singledispatchmethod
     def lines(self, item: News) -> Iterator[tuple[int, str]]:
@@ -89,7 +106,7 @@ class Narrator:
                     logging.WARNING,
                     f"{told(change)}: refused ({item.reason}); said once for rule {change.rule}",
                 )
-        elif item.result in ("applied", "restored"):
+        elif item.result in ("applied", "restored") and self._is_news(change):
             verb = "would set" if self._dry_run else "set"
             yield logging.INFO, f"{told(change)}: {verb} {item.before} -> {change.oom_score_adj}"
 
@@ -170,6 +187,13 @@ class Narrator:
     def _(self, item: AuditFailed) -> Iterator[tuple[int, str]]:
         what = "what can still kill the processes under rules is not known"
         yield logging.WARNING, f"audit: {what}: {item.reason}"
+
+    @lines.register
+    def _(self, item: FeatureChanged) -> Iterator[tuple[int, str]]:
+        if item.available:
+            yield logging.INFO, f"{item.name}: available now"
+        else:
+            yield logging.WARNING, f"{item.name}: not available any more ({item.loss})"
 
     @lines.register
     def _(self, item: Kept) -> Iterator[tuple[int, str]]:

@@ -136,6 +136,14 @@ class Signalled(NamedTuple):
     reason: str = ""
 
 
+class FeatureChanged(NamedTuple):
+    """Something that the kernel has told us of its own accord, it does not any more, or it does."""
+
+    name: str
+    available: bool
+    loss: str  # what is lost without
+
+
 class Hooked(NamedTuple):
     """A hook has ended, or was not run."""
 
@@ -150,6 +158,7 @@ News = (
     | DeafToOomd
     | Adjustment
     | Drift
+    | FeatureChanged
     | GaveUp
     | Guarded
     | Hooked
@@ -262,6 +271,9 @@ class Record:
             self.news.append(Untold(sum(kills.values())))
         self.untold_seconds = now_seconds
 
+    def feature_changed(self, change: FeatureChanged) -> None:
+        self.news.append(change)
+
     def signalled(self, signalled: Signalled) -> None:
         self.news.append(signalled)
 
@@ -291,6 +303,12 @@ class Record:
             total += count
             buckets.append((bound, total))
         return tuple(buckets)
+
+    @property
+    def restored(self) -> int:
+        """How many old values have been put back."""
+        results = self.adjustments.items()
+        return sum(count for (_, result), count in results if result == "restored")
 
     @property
     def has_news(self) -> bool:

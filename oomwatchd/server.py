@@ -7,7 +7,6 @@ said nothing for longest makes room for the next.  It reads nothing but what was
 
 import contextlib
 import errno
-import os
 import socket
 import socketserver
 import sys
@@ -19,6 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+from oomwatchd.listeners import listen_tcp, listen_unix, resolved
 from oomwatchd.metrics import Exposition
 from oomwatchd.model import Address, Snapshot
 from oomwatchd.pages import (
@@ -40,7 +40,6 @@ with spared("ssl"):  # OpenSSL takes 4 MiB, and is there for clients that speak 
     from http.server import BaseHTTPRequestHandler
 
 CONNECTIONS_MAX: Final = 16  # for each of the two sockets
-BACKLOG: Final = 1024  # in the kernel: a full one would make a new client try again after 1 s
 HEAD_BYTES_MAX: Final = 16384  # a browser sends its cookies for localhost, whoever set them
 HEAD_SECONDS: Final = 5.0  # for the whole request to arrive
 SEND_SECONDS: Final = 5.0  # for the whole answer to leave
@@ -124,65 +123,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 # -- one listening socket --------------------------------------------------------------------------
-
-
-def listen_tcp(address: Address, *, share_port_with: socket.socket | None = None) -> socket.socket:
-    """A socket that listens on one address of the host, for localhost that is 127.0.0.1.
-
-    *share_port_with* is our own older listener on the same port: 127.0.0.1:9847 may become
-    0.0.0.0:9847 while both are open.
-
-    Raises: OSError, whose strerror names the address.
-    """
-    listener = None
-    try:
-        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, _, _, name = min(found, key=lambda one: one[0] != socket.AF_INET)
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if share_port_with is not None:  # the kernel lets both, of one user, agree to share
-            for sharing in (share_port_with, listener):
-                sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(name)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        reason = f"cannot listen on {host}:{address.port}: {error.strerror}"
-        raise OSError(error.errno, reason) from error
-    return listener
-
-
-def listen_unix(path: Path) -> socket.socket:
-    """A socket that root alone may connect to; what a crash has left at *path* is replaced.
-
-    Raises: OSError, whose strerror names the path; also when another daemon answers there.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        os.fchmod(listener.fileno(), 0o600)  # bind takes it over: never open to others, not once
-        listener.bind(str(path))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = f"cannot listen on {path}: {error.strerror or error}"
-        raise OSError(error.errno, reason) from error
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    if not path.is_socket():
-        return  # nothing there, or something that bind will refuse to replace
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0)  # do not wait: a live daemon with a full queue gives EAGAIN
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-        else:
-            raise OSError(errno.EADDRINUSE, "another oomwatchd runs and answers there")
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -300,6 +240,7 @@ class Reporter:
 
         Raises: OSError, with a strerror for the log; then the old address is still served.
         """
+        listen = None if listen is None else resolved(listen)
         if listen == self._listen:
             return
         old, new = self._tcp, None

@@ -21,7 +21,7 @@ PF_KTHREAD = 0x00200000
 PF_EXITING = 0x00000004
 SYSTEM_CGROUP = "0::/system.slice/cron.service\n"
 STAT = (
-    b"%d (%s) %s %d 1 %d 0 -1 %d 98 0 0 0 0 0 0 0 20 0 1 0 %d 3133440 380 18446744073709551615"
+    b"%d (%s) %s %d 1 %d 0 -1 %d 98 0 0 0 0 0 0 0 20 0 %d 0 %d 3133440 380 18446744073709551615"
     b" %d %d %d 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 %d %d %d %d %d %d %d 0\n"
 )
 STATUS = """\
@@ -72,6 +72,7 @@ class Fake:
     state: bytes = b"S"
     kernel_thread: bool = False
     exiting: bool = False  # its memory is being given back
+    threads: int = 1
     program: int = 1
     anon_kib: int = 1000
     shmem_kib: int = 0
@@ -85,7 +86,7 @@ class Fake:
             first = [0x5500000000 + 4096 * self.program + i for i in range(3)]
             more = [0x7F00000000 + 4096 * self.program + i for i in range(7)]
         head = (self.pid, self.comm, self.state, self.parent, self.session, flags)
-        return STAT % (*head, self.start_ticks, *first, *more)
+        return STAT % (*head, self.threads, self.start_ticks, *first, *more)
 
     def has_memory(self) -> bool:
         return not self.kernel_thread and not self.exiting and self.state not in b"ZX"

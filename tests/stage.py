@@ -1,6 +1,7 @@
 """A daemon over a fake /proc, with a scripted host in place of the outside world."""
 
 import os
+import select
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from world import LONG_UP_SECONDS, RAM_BYTES, TICKS_PER_SECOND, World
 
 from oomwatchd.config import Loaded
 from oomwatchd.daemon import Daemon, Machine, serve
-from oomwatchd.host import Wake, Wants
+from oomwatchd.host import Hears, Wake, Wants
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Address, Config, Rule, Snapshot
@@ -39,12 +40,16 @@ def turns_until(done: Callable[[], object], seconds: float) -> Story:
 class ScriptedHost:
     """Tells a story, and keeps what it hears: messages, waits, snapshots, in their order.
 
-    *tells*: whether its kernel tells of processes, if it is asked to.
+    *tells*: whether its kernel tells of processes and of pressure, if it is asked to.  *loads*:
+    after each order to reload, a turn of the same moment comes once the load is done, and is not in
+    the story.
     """
 
-    def __init__(self, story: Story, *, tells: bool = False) -> None:
+    def __init__(self, story: Story, *, tells: bool = False, loads: bool = True) -> None:
         self._story = story
-        self._tells = tells
+        self.tells = tells
+        self._loads = loads
+        self._last = at(0.0)
         self.wants: list[Wants] = []
         self.told: list[str] = []
         self.waits: list[float] = []
@@ -53,16 +58,23 @@ class ScriptedHost:
     def now(self) -> Moment:
         return at(0.0).now
 
-    def listen(self, wants: Wants) -> bool:
+    def listen(self, wants: Wants) -> Hears:
         self.wants.append(wants)
-        return self._tells and wants.events
+        return Hears(self.tells and wants.events, self.tells and wants.pressure)
 
     def settle_in(self) -> str:
         return ""
 
     def wait(self, until_seconds: float) -> Wake:
-        self.waits.append(until_seconds)
-        return next(self._story)
+        if self._loads and self._last.reload:
+            load_fd = self.wants[-1].load_fd
+            assert load_fd is not None
+            assert select.select([load_fd], [], [], PATIENCE_SECONDS)[0], "nothing loaded"
+            self._last = Wake(self._last.now)
+        else:
+            self.waits.append(until_seconds)
+            self._last = next(self._story)
+        return self._last
 
     def notify(self, *assignments: str) -> None:
         self.told += [one for one in assignments if not one.startswith("MONOTONIC_USEC=")]
@@ -101,6 +113,7 @@ class Stage:
         *rules: Rule,
         dry_run: bool = False,
         tells: bool = False,
+        loads: bool = True,
         **settings: object,
     ) -> ScriptedHost:
         self.file = Config(rules, **settings)  # type: ignore[arg-type]  # a test's own keywords
@@ -110,7 +123,7 @@ class Stage:
             self.load(), self.load, self.rebind, ProcFs(self.fake.root), ledger, self.missing,
             self.machine, dry_run=dry_run,
         )  # fmt: skip
-        self.host = host = ScriptedHost(story, tells=tells)
+        self.host = host = ScriptedHost(story, tells=tells, loads=loads)
         serve(daemon, host)
         return host
 

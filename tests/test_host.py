@@ -251,7 +251,7 @@ def waits(host: SystemHost, done: Callable[[Wake], bool]) -> Wake:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may subscribe, before Linux 6.6")
 @pytest.mark.parametrize("watchdog_seconds", [60.0])
 def test_a_new_program_ends_the_wait(host: SystemHost, exits: tuple[int, int]) -> None:
-    told = host.listen(wants(exits, events=True))
+    told = host.listen(wants(exits, events=True)).events
     pid = run_true()
     waits(host, lambda wake: pid in wake.heard.pids)
 
@@ -262,11 +262,11 @@ def test_a_new_program_ends_the_wait(host: SystemHost, exits: tuple[int, int]) -
 def test_events_can_be_had_and_done_without_and_had_again(
     host: SystemHost, exits: tuple[int, int]
 ) -> None:
-    first = host.listen(wants(exits, events=True))
-    then = host.listen(wants(exits))
+    first = host.listen(wants(exits, events=True)).events
+    then = host.listen(wants(exits)).events
     run_true()
     silent = host.wait(time.monotonic() + 0.1)
-    again = host.listen(wants(exits, events=True, forks=True))
+    again = host.listen(wants(exits, events=True, forks=True)).events
     pid = run_true()
     waits(host, lambda wake: pid in wake.heard.pids)
 
@@ -290,6 +290,26 @@ def test_without_pressure_the_trigger_is_silent(host: SystemHost, exits: tuple[i
     wakes = [host.wait(time.monotonic() + 0.01) for _ in range(5)]
 
     assert [wake.pressed for wake in wakes] == [False] * 5
+
+
+def test_a_trigger_that_is_there_no_more_is_told_of_once_and_had_again(
+    host: SystemHost, exits: tuple[int, int]
+) -> None:
+    if not host.listen(wants(exits, pressure=True)).pressure:
+        pytest.skip("no pressure triggers here")
+    assert host._trigger is not None
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    os.dup2(writing_end, host._trigger.fileno())  # to poll it gives POLLERR, for ever
+    os.close(writing_end)
+    wakes = [host.wait(time.monotonic() + 0.01) for _ in range(3)]
+    again = host.listen(wants(exits, pressure=True)).pressure
+    after = host.wait(time.monotonic() + 0.01)
+
+    assert [wake.trigger_lost for wake in wakes] == [True, False, False]
+    assert not any(wake.pressed for wake in wakes)
+    assert again
+    assert not after.trigger_lost
 
 
 def work(cpu_seconds: float) -> None:

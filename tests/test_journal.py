@@ -205,6 +205,26 @@ def test_a_dry_run_says_would(item: News, line: str) -> None:
     assert lines_of(item, dry_run=True) == [line]
 
 
+def test_a_dry_run_says_once_what_it_would_set_until_that_is_something_else(
+    told: list[str],
+) -> None:
+    narrator = Narrator(dry_run=True)
+    other = Change(ID, "postgres", "web", 500)
+    successor = Change(ID._replace(start_ticks=ID.start_ticks + 1), "postgres", "web", 500)
+    for change in (other, other, successor, successor, other):
+        narrator.tell([Adjustment(change, 0, "applied")], 0.0)
+
+    assert len(told) == 3
+
+
+def test_what_is_set_again_is_told_again(told: list[str]) -> None:
+    narrator = Narrator(dry_run=False)
+    for _ in range(2):
+        narrator.tell([adjustment()], 0.0)
+
+    assert len(told) == 2
+
+
 def test_a_refusal_is_told_once_for_each_rule_and_reason(told: list[str]) -> None:
     narrator = Narrator(dry_run=False)
     other_rule = Adjustment(Change(ID, "x", "web", 5), 0, "refused", "EACCES")
@@ -226,14 +246,16 @@ def test_a_refusal_is_told_once_for_each_rule_and_reason(told: list[str]) -> Non
 
 
 @pytest.mark.parametrize(("news", "lines"), [(0, 0), (1, 1), (20, 20), (21, 21), (5000, 21)])
-def test_a_turn_has_twenty_lines_and_says_how_many_more(
+def test_a_turn_has_twenty_lines_and_the_end_says_how_many_more(
     news: int, lines: int, told: list[str]
 ) -> None:
-    Narrator(dry_run=False).tell([adjustment()] * news, 0.0)
+    narrator = Narrator(dry_run=False)
+    narrator.tell([adjustment()] * news, 0.0)
+    narrator.close()
 
     assert len(told) == lines
     if news > LINES_PER_SECOND:
-        assert told[-1] == f"<6>and {news - LINES_PER_SECOND} more in this turn"
+        assert told[-1] == f"<6>and {news - LINES_PER_SECOND} more within a second"
 
 
 def test_in_a_storm_a_second_has_twenty_lines_however_many_turns(told: list[str]) -> None:
@@ -242,9 +264,11 @@ def test_in_a_storm_a_second_has_twenty_lines_however_many_turns(told: list[str]
         narrator.tell([adjustment()] * 5, turn / 100)
     first = len(told)
     narrator.tell([adjustment()] * 5, 1.0)
+    narrator.tell([], 5.0)
 
-    assert told[20:first] == ["<6>and 5 more in this turn"] * 96
-    assert len(told) - first == 5
+    assert first == LINES_PER_SECOND
+    assert told[first] == "<6>and 480 more within a second"
+    assert len(told) == first + 1 + 5
 
 
 def test_news_without_words_is_a_fault_of_ours() -> None:

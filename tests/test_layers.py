@@ -29,6 +29,10 @@ MAY_IMPORT = {
     "systemd": EDGES,  # its worker moves processes
     "config": PURE,
     "pending": SHARED,
+    "totals": SHARED,
+    "beside": set[str](),
+    "absent": PURE | {"beside", "config"},
+    "listeners": SHARED,
     "record": TOLD,
     "ledger": PURE,
     "identify": EDGES,
@@ -39,8 +43,10 @@ MAY_IMPORT = {
     "matching": STATE,
     "population": STATE | {"matching"},
     "orphans": EDGES | {"identify", "ledger", "population"},
-    "enforce": STATE | {"population", "orphans", "matching"},
+    "step": EDGES,
+    "enforce": STATE | {"population", "orphans", "matching", "step"},
     "watch": STATE | {"population", "enforce"},
+    "restore": STATE | {"population", "enforce", "watch"},
     "marks": EDGES | {"ledger", "record"},
     "moves": PURE | {"record", "systemd"},
     "shield": STATE | {"population", "systemd", "marks", "moves"},
@@ -52,7 +58,7 @@ MAY_IMPORT = {
     "series": TOLD,
     "metrics": SHARED | {"series"},
     "pages": SHARED | {"metrics", "series"},
-    "server": SHARED | {"metrics", "pages", "spared"},
+    "server": SHARED | {"metrics", "pages", "spared", "listeners"},
     "largest": EDGES,
     "history": TOLD,
     "followed": EDGES | {"history"},
@@ -83,11 +89,15 @@ MAY_IMPORT = {
         "users",
     },
     "host": EDGES | {"population", "systemd", "server"},
+    "hearing": STATE | {"host"},
+    "reload": PURE | {"beside", "config", "host", "journal"},
     "daemon": STATE
     | {
+        "absent",
         "population",
         "enforce",
         "watch",
+        "restore",
         "shield",
         "systemd",
         "exposure",
@@ -99,6 +109,9 @@ MAY_IMPORT = {
         "pending",
         "journal",
         "host",
+        "hearing",
+        "reload",
+        "totals",
     },
 }
 TOP = {"cli", "__main__"}  # everything
@@ -106,7 +119,7 @@ TOP = {"cli", "__main__"}  # everything
 # Who may name a thing that reaches beyond our own memory.
 MAY_USE = {
     "logging": {"journal"},
-    "journal": {"daemon", "cli.run"},
+    "journal": {"daemon", "reload", "cli.run"},
     "subprocess": set[str](),
     "O_WRONLY": {"kernel.adjust", "kernel.lineage", "ledger", "incidents", "cli.table"},
     "O_RDWR": {"kernel.psi", "cli.main"},  # a pressure trigger is set by writing to the file
@@ -124,7 +137,7 @@ MAY_USE = {
     "execv": {"hooked"},
     "pidfd_send_signal": {"kernel.signals"},  # to those under a rule that asks for it
     "pidfd_open": {"kernel.proc"},
-    "connect": {"cli.status", "server", "systemd.bus"},  # to another program's socket
+    "connect": {"cli.status", "listeners", "systemd.bus"},  # to another program's socket
     "setrlimit": {"cli.run", "kernel.memory"},
     "rich": {"cli.top.screen"},  # a library that one command needs, and no daemon
     "path in /proc": {"kernel.proc", "kernel.features"},  # the root of all others; /proc/self

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Final
 
+import psutil
 import pytest
 from live import (
     LOAD_SUCCESSFUL,
@@ -35,6 +36,14 @@ while read -r line; do
     sleep 600 &
     echo $!
 done
+"""
+STORM = """
+echo ready
+read -r line
+for _ in $(seq 400); do
+    sleep 600 &
+done
+read -r line
 """
 
 
@@ -209,6 +218,27 @@ def test_a_stop_gives_everybody_back_what_they_had_also_the_children_of_the_last
     assert [adj(child.pid), adj(parent.pid), adj(unseen)] == [BEFORE] * 3
 
 
+def test_a_stop_gives_the_old_value_to_what_is_forked_meanwhile(
+    animals: Herd, daemon: Service
+) -> None:
+    animals.script("live-storm.sh", STORM)
+    daemon.configure(rule("storm", {"script": "live-storm.sh"}, FIRST), on_stop="restore")
+    parent = shell(animals, "live-storm.sh")
+    daemon.start()
+    assert parent.stdin is not None
+    parent.stdin.write(b"\n")
+    parent.stdin.flush()
+    family = psutil.Process(parent.pid)
+    until(lambda: len(family.children()) >= 50, "the first children")
+
+    assert daemon.stop() == 0
+    until(lambda: len(family.children()) == 400, "the last child")
+
+    late = [child for child in family.children() if adj(child.pid) != BEFORE]
+    assert adj(parent.pid) == BEFORE
+    assert len(late) <= 1  # the kernel was about to fork it all the while, as it had no processor
+
+
 def test_a_stop_keeps_values_unless_told_otherwise_and_the_next_daemon_knows_the_old_ones(
     animals: Herd, daemon: Service
 ) -> None:
@@ -271,3 +301,59 @@ def test_a_new_address_in_use_fails_the_reload_as_a_whole(animals: Herd, daemon:
     assert adj(second.pid) == BEFORE
     assert daemon.metric(LOAD_SUCCESSFUL) == 0
     assert f"cannot listen on {taken}: Address already in use" in daemon.log()
+
+
+# -- directories that do not answer ----------------------------------------------------------------
+
+# As NSS is when the server that it asks is down: whoever looks a name up waits.
+HANGING = """
+import os, pwd, socket, time
+def hanging(ask):
+    def answer(*question, **how):
+        while os.path.exists({flag!r}):
+            time.sleep(0.01)
+        return ask(*question, **how)
+    return answer
+pwd.getpwnam = hanging(pwd.getpwnam)
+socket.getaddrinfo = hanging(socket.getaddrinfo)
+"""
+
+
+def test_a_directory_that_hangs_keeps_a_reload_waiting_and_nobody_else(
+    animals: Herd, daemon: Service
+) -> None:
+    flag = animals.directory / "hangs"
+    animals.script("sitecustomize.py", HANGING.format(flag=str(flag)))
+    daemon.configure(FIRST_RULE, interval="200ms")
+    daemon.start(PYTHONPATH=str(animals.directory), WATCHDOG_USEC="1500000")
+    flag.touch()
+    theirs = rule("second", {"script": "live-second.sh", "user": "root"}, SECOND)
+    daemon.configure(theirs, interval="200ms", metrics={"listen": f"localhost:{daemon.port}"})
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.turns(10)
+    first, second = shell(animals, "live-first.sh"), shell(animals, "live-second.sh")
+    until(lambda: adj(first.pid) == FIRST, "a new process to be set", SECONDS)
+
+    assert daemon.answers("/healthz")
+    assert adj(second.pid) == BEFORE
+    assert "reload" not in daemon.log()
+
+    flag.unlink()
+    until(lambda: adj(second.pid) == SECOND, "the new rules")
+    assert adj(first.pid) == BEFORE
+    assert daemon.metric(LOAD_SUCCESSFUL) == 1
+
+
+def test_a_stop_does_not_wait_for_a_directory_that_hangs(animals: Herd, daemon: Service) -> None:
+    flag = animals.directory / "hangs"
+    animals.script("sitecustomize.py", HANGING.format(flag=str(flag)))
+    theirs = rule("second", {"script": "live-second.sh", "user": "root"}, SECOND)
+    daemon.configure(theirs, interval="200ms")
+    daemon.start(PYTHONPATH=str(animals.directory))
+    flag.touch()
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.turns(2)
+
+    assert daemon.stop() == 0

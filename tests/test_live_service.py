@@ -380,6 +380,26 @@ def test_anybody_may_make_a_dry_run_even_beside_the_real_daemon(
     assert adj(child.pid) == VALUE
 
 
+def test_a_dry_run_of_other_rules_beside_the_daemon_says_once_what_would_go_back(
+    animals: Herd, daemon: Service
+) -> None:
+    child = train(animals, value=57)
+    daemon.configure(RULE)
+    daemon.start()
+    with service() as dry:
+        dry.runtime = daemon.runtime
+        other = rule("other", {"script": "live-other.sh"}, 444)
+        dry.configure(other, interval="100ms", on_stop="restore")
+        dry.start("--dry-run")
+        dry.turns(30)  # it is looked at again when it is twice as old
+        assert dry.stop() == 0
+        line = f"<6>process {child.pid} 'sh', rule training: would set {VALUE} -> 57\n"
+
+        assert dry.log().count(line) == 1
+
+    assert adj(child.pid) == VALUE
+
+
 # -- what it leaves open ---------------------------------------------------------------------------
 
 

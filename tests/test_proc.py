@@ -101,6 +101,7 @@ def test_another_program_and_another_name_have_another_mark() -> None:
         (Fake(7, state=b"T"), True),
         (Fake(7, state=b"Z"), False),
         (Fake(7, state=b"X"), False),
+        (Fake(7, state=b"Z", threads=2), True),  # its first thread has ended, and another has not
         (Fake(7, kernel_thread=True), False),
     ],
 )

@@ -22,6 +22,7 @@ from oomwatchd.record import (
     Adjustment,
     DeafToOomd,
     Drift,
+    FeatureChanged,
     GaveUp,
     Guarded,
     Hooked,
@@ -36,7 +37,7 @@ from oomwatchd.record import (
 )
 
 MESSAGES = re.findall(r"^### `(.*)`$", guide("troubleshooting"), re.MULTILINE)
-DAEMON = REPOSITORY / "oomwatchd/daemon.py"
+RELOAD = REPOSITORY / "oomwatchd/reload.py"
 FILE = "/etc/oomwatchd.yaml"
 TRAINER = ProcessId(4711, 100)
 SESSION = "/user.slice/user-1000.slice/session-2.scope"
@@ -59,6 +60,7 @@ NEWS: list[News] = [
     Kept("", "", "", None, "kernel", {}, FULL, b"", written=False),
     LedgerFailed(FULL),
     Untold(607),
+    FeatureChanged("process_events", available=False, loss=PROBES["process_events"][1]),
 ]  # fmt: skip
 LACKING: list[tuple[str, Exception]] = [
     ("lower_adj", Missing("CAP_SYS_RESOURCE is lacking")),
@@ -162,7 +164,7 @@ def with_usual_port(found: re.Match[str]) -> str:
 
 def of_a_reload() -> list[str]:
     """Its words stand in the code, as it takes a daemon to say them; test_live_reload lets one."""
-    return re.findall(r'log\.error\("(reload failed[^"%:]*)"\)', DAEMON.read_text(encoding="utf-8"))
+    return re.findall(r'log\.error\("(reload failed[^"%:]*)"\)', RELOAD.read_text(encoding="utf-8"))
 
 
 @needs_root

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -28,6 +29,7 @@ from oomwatchd.kernel.features import probe
 from oomwatchd.kernel.kmsg import KernelLog
 from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.ledger import Ledger, LedgerError
+from oomwatchd.listeners import resolved
 from oomwatchd.model import Address, Config
 from oomwatchd.paths import (
     CONFIG,
@@ -87,6 +89,15 @@ def loaded_config(path: Path) -> Loaded:
     return load(path, root_only=os.geteuid() == 0)
 
 
+def reloaded_config(path: Path) -> Loaded:
+    """With the host of the metrics looked up, too.  May take long, so not for the loop."""
+    loaded = loaded_config(path)
+    listen = loaded.config.metrics_listen
+    if listen is None:
+        return loaded
+    return replace(loaded, config=replace(loaded.config, metrics_listen=resolved(listen)))
+
+
 def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run: bool) -> int:
     """Raises OSError, if what the daemon needs at its start cannot be had."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -105,7 +116,7 @@ def watch(path: Path, loaded: Loaded, environment: Mapping[str, str], *, dry_run
         ledger = opened_ledger(ledger_path(directory), proc.boot_id(), dry_run=dry_run)
         daemon = Daemon(
             loaded,
-            lambda: loaded_config(path),
+            partial(reloaded_config, path),
             reporter.rebind,
             proc,
             ledger,

@@ -89,6 +89,8 @@ class Judge:
         reason = "" if look.id.pid != 1 else "pid 1 is never touched"
         if not look.stat.alive:
             reason = "a kernel thread" if look.stat.kernel_thread else "a zombie: it has ended"
+        elif look.stat.exiting:
+            reason = "it ends, or its first thread has: it keeps what it has"
         [process] = identify([look], self._needs, self._reader)
         if isinstance(process, Unreadable | Untried):
             reason, process = "its command line could not be read in time", None

@@ -153,7 +153,7 @@ def user() -> Kind[User]:
             reading.warn(
                 node,
                 f"no user {quoted(value.text)} on this machine now; "
-                "the rule matches nothing by it until a reload",
+                "the rule matches nothing by it until there is one",
             )
         return found
 

@@ -33,14 +33,18 @@ class Stat(NamedTuple):
     session: int
     kernel_thread: bool
     exiting: bool  # and may have no memory any more, so that what it ran cannot be read
+    threads: int
     start_ticks: int
     program: int  # another at every exec and every new name, as far as it may be seen
     traceable: bool  # whether all of it may be seen
 
     @property
     def alive(self) -> bool:
-        """Whether it is a process that runs a program: no kernel thread, no zombie."""
-        return not self.kernel_thread and self.state not in "ZX"
+        """Whether it is a process that runs a program: no kernel thread, no zombie.
+
+        One whose first thread has ended looks like a zombie, but has other threads.
+        """
+        return not self.kernel_thread and (self.state not in "ZX" or self.threads > 1)
 
 
 def parse_stat(raw: bytes) -> Stat:
@@ -55,7 +59,8 @@ def parse_stat(raw: bytes) -> Stat:
 
     Units:   start_ticks, clock ticks since boot.
     Raises:  ValueError, if the line is cut short or is not a stat line.
-    Source:  proc_pid_stat(5), fields 2-4, 6, 9, 22, 26-28, 45-51; fs/proc/array.c, do_task_stat().
+    Source:  proc_pid_stat(5), fields 2-4, 6, 9, 20, 22, 26-28, 45-51; fs/proc/array.c,
+             do_task_stat().
     """
     opening = raw.find(b"(")
     closing = raw.rfind(b")")
@@ -71,6 +76,7 @@ def parse_stat(raw: bytes) -> Stat:
         session=int(fields[3]),
         kernel_thread=bool(flags & PF_KTHREAD),
         exiting=bool(flags & PF_EXITING),
+        threads=int(fields[17]),
         start_ticks=int(fields[19]),
         program=hash((comm, *fields[23:26], *fields[42:49])),
         traceable=fields[45] != b"0",  # arg_start
