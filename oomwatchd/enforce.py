@@ -6,7 +6,7 @@ look -> identify -> rule -> decide -> remember (ledger) -> adjust -> hold
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
-from typing import Final, NamedTuple
+from typing import Final
 
 from oomwatchd.holds import Hold
 from oomwatchd.identify import SlowReader, Unreadable, Untried, identify, owner
@@ -18,35 +18,14 @@ from oomwatchd.matching import Answer, Matcher
 from oomwatchd.model import Change, Process, ProcessId, Result, Rule
 from oomwatchd.orphans import GENERATIONS_MAX, lost_ancestor, strangers
 from oomwatchd.policy.patterns import TooSlow
-from oomwatchd.policy.plan import Claim, Decision, decide
+from oomwatchd.policy.plan import Claim, decide
 from oomwatchd.population import Known, Moment, Population
 from oomwatchd.record import Adjustment, Drift, Record
+from oomwatchd.step import Step
 from oomwatchd.text import decoded
 
 NOBODY: Final[Mapping[int, int]] = {}
 BATCH: Final = 64  # processes whose directories are open at the same time
-
-
-class Step(NamedTuple):
-    """A decision on its way to being carried out."""
-
-    look: Look
-    comm: str
-    rule: Rule | None
-    before: int
-    own: Claim | None
-    decision: Decision
-
-    @property
-    def claim(self) -> Claim:
-        return self.decision.claim
-
-    def claim_without_write(self) -> Claim:
-        """What remains of the decision's claim when nothing could be written."""
-        if self.rule is None and self.own is not None:
-            return self.own  # still to be put back
-        ours = self.claim.ours - {self.decision.wanted}
-        return self.claim._replace(ours=ours | (self.own.ours if self.own else frozenset()))
 
 
 class Enforcer:
@@ -88,6 +67,25 @@ class Enforcer:
             self._parents.clear()
             self._look_at(pids, now)
             pids = self._population.children(self._parents) if self._parents else ()
+
+    def set_again(self, pids: Sequence[int], now: Moment) -> None:
+        """See that *pids* have what their rules give them, without reading again what they run.
+
+        So nobody can make us wait.  Who has another program by now is looked at in full.
+        """
+        others: list[int] = []
+        for start in range(0, len(pids), BATCH):
+            with self._looks(pids[start : start + BATCH]) as looks:
+                steps: list[Step] = []
+                for look in filter(self._concerns_us, looks):
+                    hold = self._population.holds.get(look.id.pid)
+                    known = self._population.get(look.id)
+                    if hold is None or known is None or not hold.is_for(look, hold.rule):
+                        others.append(look.id.pid)
+                    else:
+                        steps += self._kept(look, known, hold.rule)
+                self._take(steps, now)
+        self.look_at(others, now)
 
     def _look_at(
         self, pids: Sequence[int], now: Moment, generations: int = GENERATIONS_MAX
@@ -146,6 +144,9 @@ class Enforcer:
                 self._put_off(look, now)
             elif identity is not None and not self._waits(look, now):
                 steps += self._steps(look, identity, now)
+        self._take(steps, now)
+
+    def _take(self, steps: Sequence[Step], now: Moment) -> None:
         self.save_ledger()
         for step in steps:
             self._carry_out(step, now)
@@ -196,15 +197,32 @@ class Enforcer:
                 parent = lost_ancestor(look, before, self._proc, self._ledger)
         except GONE:
             return
+        step = self._decided(look, known, rule, before, parent)
+        if step is not None:
+            if met_before and not step.claim.means_the_same(own):
+                self._parents.add(look.id.pid)
+            yield step
+
+    def _kept(self, look: Look, known: Known, rule: Rule) -> Iterator[Step]:
+        """The step to take, if it is still what it was when it fell under *rule*."""
+        parent = self._population.parent_claim(look.stat.parent_pid, look.id)
+        with suppress(*GONE):
+            step = self._decided(look, known, rule, read_adj(look.directory), parent)
+            if step is not None:
+                yield step
+
+    def _decided(
+        self, look: Look, known: Known, rule: Rule | None, before: int, parent: Claim | None
+    ) -> Step | None:
+        own = known.claim
         decision = decide(
             rule, before, own, parent, self.matcher.by_name, guarded=self.guard_tripped
         )
-        if decision is not None:
-            if met_before and not decision.claim.means_the_same(own):
-                self._parents.add(look.id.pid)
-            known.claim = decision.claim
-            self._remember(look.id, decision.claim)
-            yield Step(look, process.comm, rule, before, own, decision)
+        if decision is None:
+            return None
+        known.claim = decision.claim
+        self._remember(look.id, decision.claim)
+        return Step(look, decoded(look.stat.comm), rule, before, own, decision)
 
     def _met(self, look: Look, own: Claim | None, now: Moment) -> Known:
         """What we know of the process, with the program that it runs now, and its next date."""

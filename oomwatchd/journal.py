@@ -110,6 +110,8 @@ class Narrator:
         held, limit = item.held_bytes // MIB, item.limit_bytes // MIB
         if item.tripped:
             text = f"processes at -1000 hold {held} MiB, more than {limit}: set to -999"
+            if item.left:
+                text += f", but for {item.left} that could not be; tried again at each look"
         else:
             text = f"processes at -1000 hold {held} MiB again, of {limit}: -1000 is given again"
         yield logging.WARNING, f"unkillable_memory_max: {text}"

@@ -58,6 +58,7 @@ class Guarded(NamedTuple):
     tripped: bool
     held_bytes: int
     limit_bytes: int
+    left: int = 0  # processes that it could not be taken from yet
 
 
 class Marking(NamedTuple):
@@ -214,8 +215,9 @@ class Record:
         self.process_events_lost += heard.lost
 
     def guarded(self, guard: Guarded) -> None:
+        """Before the writes that it has led to, as the log may have no room for all of them."""
         self.guard_trips += guard.tripped
-        self.news.append(guard)
+        self.news.insert(0, guard)
 
     def audited(self, fault: str) -> None:
         """Note how it went (empty: well); only a change is news."""

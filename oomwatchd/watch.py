@@ -12,7 +12,7 @@ from math import ceil
 from typing import Final
 
 from oomwatchd.enforce import Enforcer
-from oomwatchd.holds import Hold, guarded, unkillable_bytes
+from oomwatchd.holds import Hold, guarded, still_unkillable, unkillable_bytes
 from oomwatchd.kernel.proc import GONE, ProcFs, Stat
 from oomwatchd.kernel.status import Status, StatusFile, read_status
 from oomwatchd.ledger import Ledger
@@ -79,9 +79,9 @@ class Watch:
             self._settle(now)
         self._enforcer.look_at(self._changed(self._population.due(now), now), now)
         self._enforcer.look_at(self._execed(), now)
-        self._enforcer.look_at(self._drifted(now), now)
+        self._enforcer.set_again(self._drifted(now), now)
         self._weigh()
-        self._enforcer.look_at(self._guard(), now)
+        self._guard(now)
         self._enforcer.save_ledger()  # who has ended is in it no more
 
     def hear(self, heard: Heard, now: Moment) -> None:
@@ -248,8 +248,8 @@ class Watch:
 
     def _runs_another(self, hold: Hold) -> bool:
         """Whether it has another program by now; raises ProcessLookupError if it has ended."""
-        stat, known = hold.stat(), self._population.get(hold.id)
-        return stat is not None and known is not None and not known.runs_on(stat)
+        stat = hold.stat()
+        return stat is not None and stat.program != hold.program
 
     def _weigh(self) -> None:
         """Read the memory of processes under rules: of those at -1000 all, of the others some."""
@@ -270,16 +270,23 @@ class Watch:
             hold.status_file = StatusFile(self._proc.directory, name)
         return hold.status_file.read()
 
-    def _guard(self) -> list[int]:
-        """Those to be looked at again, as the guard for -1000 has tripped or let go."""
+    def _guard(self, now: Moment) -> None:
+        """Take -1000 from all or give it again, should the guard trip or let go.
+
+        From whom it could not be taken, it is tried again each time.
+        """
         limit_bytes = int(self._ram_bytes * self._config.unkillable_memory_max_ratio)
         self.unkillable_bytes = unkillable_bytes(self._population.holds)
-        tripped = self._enforcer.guard_tripped
-        if guarded(self.unkillable_bytes, limit_bytes, tripped=tripped) == tripped:
-            return []
-        self._enforcer.guard_tripped = not tripped
-        self._record.guarded(Guarded(not tripped, self.unkillable_bytes, limit_bytes))
-        return [hold.id.pid for hold in self._population.holds if hold.unkillable]
+        before = self._enforcer.guard_tripped
+        tripped = guarded(self.unkillable_bytes, limit_bytes, tripped=before)
+        self._enforcer.guard_tripped = tripped
+        if tripped != before:
+            pids = [hold.id.pid for hold in self._population.holds if hold.unkillable]
+            self._enforcer.set_again(pids, now)
+            left = len(still_unkillable(self._population.holds)) if tripped else 0
+            self._record.guarded(Guarded(tripped, self.unkillable_bytes, limit_bytes, left))
+        elif tripped:
+            self._enforcer.set_again(still_unkillable(self._population.holds), now)
 
     def _some(self, hand: str, round_seconds: float, ratio: float, least: int) -> list[Hold]:
         """Of the processes under rules, those whose turn it is: each has one in *round_seconds*.
