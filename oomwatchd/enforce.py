@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
 from typing import Final
 
+from oomwatchd.blame import Blame
 from oomwatchd.holds import Hold
-from oomwatchd.identify import SlowReader, Unreadable, Untried, identify, owner
+from oomwatchd.identify import SlowReader, Unreadable, Untried, identify
 from oomwatchd.kernel.adjust import Outcome, adjust, read_adj
 from oomwatchd.kernel.proc import GONE, Look, ProcFs, parents_first
 from oomwatchd.kernel.status import read_status
@@ -43,14 +44,14 @@ class Enforcer:
         self._ignored = frozenset({1, getpid()})
         self._reader = SlowReader()
         self.matcher = Matcher()
-        self._slow: set[int | str] = set()  # owners whose processes made us wait
+        self._blame = Blame()
         self._parents: set[int] = set()  # whose claim has changed, with children yet to hear of it
 
     def new_turn(self) -> None:
         """Those who made us wait have another try, unless a read of theirs still hangs."""
         self.matcher.new_turn()
-        if not self._reader.hanging:
-            self._slow.clear()
+        self._blame.forgive()
+        self._record.reads_hang(self._reader.hanging, exhausted=self._reader.is_exhausted)
 
     def look_at(
         self, pids: Sequence[int], now: Moment, execed_ns: Mapping[int, int] = NOBODY
@@ -139,7 +140,7 @@ class Enforcer:
             strict=True,
         ):
             if isinstance(identity, Unreadable):
-                self._made_us_wait(look, now)
+                self._made_us_wait(look, identity, now)
             elif isinstance(identity, Untried):
                 self._put_off(look, now)
             elif identity is not None and not self._waits(look, now):
@@ -242,28 +243,21 @@ class Enforcer:
             return self.matcher.answer(look, process, known.answer if known is not None else None)
         except TooSlow:
             self._record.match_gave_up(process.id, process.comm)
-            self._blame(look)
+            self._blame.put_on(look)
             return None
 
     # -- those who make us wait --------------------------------------------------------------------
 
-    def _made_us_wait(self, look: Look, now: Moment) -> None:
+    def _made_us_wait(self, look: Look, unreadable: Unreadable, now: Moment) -> None:
         """Its command line did not come: it keeps what it has, and is asked again later."""
         self._record.read_gave_up(look.id, decoded(look.stat.comm))
-        self._blame(look)
+        self._blame.put_on(look, unreadable.read)
         self._put_off(look, now)
-
-    def _blame(self, look: Look) -> None:
-        """The others of its owner wait from now on."""
-        with suppress(*GONE):
-            self._slow.add(owner(look))
 
     def _waits(self, look: Look, now: Moment) -> bool:
         """Whether *look* has to wait for its turn, as its owner has had his time in this one."""
-        if not self._slow:
-            return False
         try:
-            waits = owner(look) in self._slow
+            waits = self._blame.falls_on(look)
         except GONE:
             return True
         if waits:

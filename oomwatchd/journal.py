@@ -21,6 +21,7 @@ from oomwatchd.record import (
     Marking,
     Moving,
     News,
+    ReadsHang,
     Signalled,
 )
 from oomwatchd.text import printable
@@ -115,6 +116,11 @@ class Narrator:
         else:
             text = f"processes at -1000 hold {held} MiB again, of {limit}: -1000 is given again"
         yield logging.WARNING, f"unkillable_memory_max: {text}"
+
+    @lines.register
+    def _(self, item: ReadsHang) -> Iterator[tuple[int, str]]:
+        text = f"{item.hanging} reads of command lines hang: until one of them ends, no other is"
+        yield logging.WARNING, f"{text} tried"
 
     @lines.register
     def _(self, item: Marking) -> Iterator[tuple[int, str]]:

@@ -93,6 +93,12 @@ class DeafToOomd(NamedTuple):
     reason: str
 
 
+class ReadsHang(NamedTuple):
+    """So many reads of command lines hang that none is tried any more."""
+
+    hanging: int
+
+
 class JournalUnread(NamedTuple):
     """Kills that were not heard of are not looked for in the journal."""
 
@@ -152,6 +158,7 @@ News = (
     | LedgerFailed
     | Marking
     | Moving
+    | ReadsHang
     | Signalled
 )
 
@@ -181,6 +188,7 @@ class Record:
     oomd_fault: str = ""
     journal_fault: str = ""
     incident_fault: str = ""  # why the last incident could not be written down
+    reads_exhausted: bool = False
     ledger_fault: str = ""  # why the ledger could not be written the last time
 
     def adjusted(self, adjustment: Adjustment) -> None:
@@ -209,6 +217,12 @@ class Record:
     def read_gave_up(self, id: ProcessId, comm: str) -> None:
         self.unreadable += 1
         self.news.append(GaveUp(id, comm, "its command line could not be read in time"))
+
+    def reads_hang(self, hanging: int, *, exhausted: bool) -> None:
+        """Note whether too many do; that they have begun to is news."""
+        if exhausted and not self.reads_exhausted:
+            self.news.append(ReadsHang(hanging))
+        self.reads_exhausted = exhausted
 
     def heard(self, heard: Heard) -> None:
         self.process_events += heard.events
