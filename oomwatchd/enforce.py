@@ -142,7 +142,7 @@ class Enforcer:
             if isinstance(identity, Unreadable):
                 self._made_us_wait(look, identity, now)
             elif isinstance(identity, Untried):
-                self._put_off(look, now)
+                self._population.ask_again(look, now)
             elif identity is not None and not self._waits(look, now):
                 steps += self._steps(look, identity, now)
         self._take(steps, now)
@@ -188,7 +188,7 @@ class Enforcer:
         parent = self._population.parent_claim(process.parent_pid, look.id)
         alone = own is None and parent is None
         orphan = alone and known is None and not self._ledger.is_empty  # perhaps
-        known = self._met(look, own, now)
+        known = self._population.met(look, own, now)
         known.answer = answer
         if alone and rule is None and not orphan:
             return
@@ -197,6 +197,7 @@ class Enforcer:
             if orphan:
                 parent = lost_ancestor(look, before, self._proc, self._ledger)
         except GONE:
+            self._population.forget(look.id.pid)
             return
         step = self._decided(look, known, rule, before, parent)
         if step is not None:
@@ -225,18 +226,6 @@ class Enforcer:
         self._remember(look.id, decision.claim)
         return Step(look, decoded(look.stat.comm), rule, before, own, decision)
 
-    def _met(self, look: Look, own: Claim | None, now: Moment) -> Known:
-        """What we know of the process, with the program that it runs now, and its next date."""
-        known = self._population.get(look.id)
-        if known is None:
-            known = self._population.meet(look, own)
-        elif known.program != look.stat.program:
-            known.program = look.stat.program
-            known.since_boot_seconds = now.boot_seconds
-        known.parent_pid = look.stat.parent_pid
-        self._population.appoint_by_age(known, now)
-        return known
-
     def _answer(self, look: Look, process: Process, known: Known | None) -> Answer | None:
         """What the rules say of *process*; nothing, when matching takes too long."""
         try:
@@ -252,7 +241,7 @@ class Enforcer:
         """Its command line did not come: it keeps what it has, and is asked again later."""
         self._record.read_gave_up(look.id, decoded(look.stat.comm))
         self._blame.put_on(look, unreadable.read)
-        self._put_off(look, now)
+        self._population.ask_again(look, now)
 
     def _waits(self, look: Look, now: Moment) -> bool:
         """Whether *look* has to wait for its turn, as its owner has had his time in this one."""
@@ -261,14 +250,8 @@ class Enforcer:
         except GONE:
             return True
         if waits:
-            self._put_off(look, now)
+            self._population.ask_again(look, now)
         return waits
-
-    def _put_off(self, look: Look, now: Moment) -> None:
-        known = self._population.get(look.id)
-        if known is None:
-            known = self._population.meet(look, self._ledger.get(look.id))
-        self._population.put_off(known, now)
 
     # -- carrying out ------------------------------------------------------------------------------
 
@@ -316,7 +299,7 @@ class Enforcer:
             known.claim = step.claim_without_write()
             self._remember(step.look.id, known.claim)
             if result in ("gone", "drifted"):  # it has become something else
-                self._put_off(step.look, now)
+                self._population.ask_again(step.look, now)
         return False
 
     def _adjust(self, look: Look, change: Change, before: int, *, back: bool) -> Result:
