@@ -8,14 +8,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
 from typing import Final
 
+from oomwatchd.blame import Blame
 from oomwatchd.holds import Hold
-from oomwatchd.identify import SlowReader, Unreadable, Untried, identify, owner
+from oomwatchd.identify import SlowReader, Unreadable, Untried, identify
 from oomwatchd.kernel.adjust import Outcome, adjust, read_adj
 from oomwatchd.kernel.proc import GONE, Look, ProcFs, parents_first
 from oomwatchd.kernel.status import read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.matching import Answer, Matcher
-from oomwatchd.model import Change, Process, ProcessId, Result
+from oomwatchd.model import Change, Process, ProcessId, Result, Rule
 from oomwatchd.orphans import GENERATIONS_MAX, lost_ancestor, strangers
 from oomwatchd.policy.patterns import TooSlow
 from oomwatchd.policy.plan import Claim, decide
@@ -43,14 +44,14 @@ class Enforcer:
         self._ignored = frozenset({1, getpid()})
         self._reader = SlowReader()
         self.matcher = Matcher()
-        self._slow: set[int | str] = set()  # owners whose processes made us wait
+        self._blame = Blame()
         self._parents: set[int] = set()  # whose claim has changed, with children yet to hear of it
 
     def new_turn(self) -> None:
         """Those who made us wait have another try, unless a read of theirs still hangs."""
         self.matcher.new_turn()
-        if not self._reader.hanging:
-            self._slow.clear()
+        self._blame.forgive()
+        self._record.reads_hang(self._reader.hanging, exhausted=self._reader.is_exhausted)
 
     def look_at(
         self, pids: Sequence[int], now: Moment, execed_ns: Mapping[int, int] = NOBODY
@@ -67,6 +68,25 @@ class Enforcer:
             self._parents.clear()
             self._look_at(pids, now)
             pids = self._population.children(self._parents) if self._parents else ()
+
+    def set_again(self, pids: Sequence[int], now: Moment) -> None:
+        """See that *pids* have what their rules give them, without reading again what they run.
+
+        So nobody can make us wait.  Who has another program by now is looked at in full.
+        """
+        others: list[int] = []
+        for start in range(0, len(pids), BATCH):
+            with self._looks(pids[start : start + BATCH]) as looks:
+                steps: list[Step] = []
+                for look in filter(self._concerns_us, looks):
+                    hold = self._population.holds.get(look.id.pid)
+                    known = self._population.get(look.id)
+                    if hold is None or known is None or not hold.is_for(look, hold.rule):
+                        others.append(look.id.pid)
+                    else:
+                        steps += self._kept(look, known, hold.rule)
+                self._take(steps, now)
+        self.look_at(others, now)
 
     def _look_at(
         self, pids: Sequence[int], now: Moment, generations: int = GENERATIONS_MAX
@@ -120,11 +140,14 @@ class Enforcer:
             strict=True,
         ):
             if isinstance(identity, Unreadable):
-                self._made_us_wait(look, now)
+                self._made_us_wait(look, identity, now)
             elif isinstance(identity, Untried):
-                self._put_off(look, now)
+                self._population.ask_again(look, now)
             elif identity is not None and not self._waits(look, now):
                 steps += self._steps(look, identity, now)
+        self._take(steps, now)
+
+    def _take(self, steps: Sequence[Step], now: Moment) -> None:
         self.save_ledger()
         for step in steps:
             self._carry_out(step, now)
@@ -175,7 +198,7 @@ class Enforcer:
         parent = self._population.parent_claim(process.parent_pid, look.id)
         alone = own is None and parent is None
         orphan = alone and known is None and not self._ledger.is_empty  # perhaps
-        known = self._met(look, own, now)
+        known = self._population.met(look, own, now)
         known.answer = answer
         if alone and rule is None and not orphan:
             return
@@ -184,28 +207,34 @@ class Enforcer:
             if orphan:
                 parent = lost_ancestor(look, before, self._proc, self._ledger)
         except GONE:
+            self._population.forget(look.id.pid)
             return
+        step = self._decided(look, known, rule, before, parent)
+        if step is not None:
+            if met_before and not step.claim.means_the_same(own):
+                self._parents.add(look.id.pid)
+            yield step
+
+    def _kept(self, look: Look, known: Known, rule: Rule) -> Iterator[Step]:
+        """The step to take, if it is still what it was when it fell under *rule*."""
+        parent = self._population.parent_claim(look.stat.parent_pid, look.id)
+        with suppress(*GONE):
+            step = self._decided(look, known, rule, read_adj(look.directory), parent)
+            if step is not None:
+                yield step
+
+    def _decided(
+        self, look: Look, known: Known, rule: Rule | None, before: int, parent: Claim | None
+    ) -> Step | None:
+        own = known.claim
         decision = decide(
             rule, before, own, parent, self.matcher.by_name, guarded=self.guard_tripped
         )
-        if decision is not None:
-            if met_before and not decision.claim.means_the_same(own):
-                self._parents.add(look.id.pid)
-            known.claim = decision.claim
-            self._remember(look.id, decision.claim)
-            yield Step(look, process.comm, rule, before, own, decision)
-
-    def _met(self, look: Look, own: Claim | None, now: Moment) -> Known:
-        """What we know of the process, with the program that it runs now, and its next date."""
-        known = self._population.get(look.id)
-        if known is None:
-            known = self._population.meet(look, own)
-        elif known.program != look.stat.program:
-            known.program = look.stat.program
-            known.since_boot_seconds = now.boot_seconds
-        known.parent_pid = look.stat.parent_pid
-        self._population.appoint_by_age(known, now)
-        return known
+        if decision is None:
+            return None
+        known.claim = decision.claim
+        self._remember(look.id, decision.claim)
+        return Step(look, decoded(look.stat.comm), rule, before, own, decision)
 
     def _answer(self, look: Look, process: Process, known: Known | None) -> Answer | None:
         """What the rules say of *process*; nothing, when matching takes too long."""
@@ -213,39 +242,26 @@ class Enforcer:
             return self.matcher.answer(look, process, known.answer if known is not None else None)
         except TooSlow:
             self._record.match_gave_up(process.id, process.comm)
-            self._blame(look)
+            self._blame.put_on(look)
             return None
 
     # -- those who make us wait --------------------------------------------------------------------
 
-    def _made_us_wait(self, look: Look, now: Moment) -> None:
+    def _made_us_wait(self, look: Look, unreadable: Unreadable, now: Moment) -> None:
         """Its command line did not come: it keeps what it has, and is asked again later."""
         self._record.read_gave_up(look.id, decoded(look.stat.comm))
-        self._blame(look)
-        self._put_off(look, now)
-
-    def _blame(self, look: Look) -> None:
-        """The others of its owner wait from now on."""
-        with suppress(*GONE):
-            self._slow.add(owner(look))
+        self._blame.put_on(look, unreadable.read)
+        self._population.ask_again(look, now)
 
     def _waits(self, look: Look, now: Moment) -> bool:
         """Whether *look* has to wait for its turn, as its owner has had his time in this one."""
-        if not self._slow:
-            return False
         try:
-            waits = owner(look) in self._slow
+            waits = self._blame.falls_on(look)
         except GONE:
             return True
         if waits:
-            self._put_off(look, now)
+            self._population.ask_again(look, now)
         return waits
-
-    def _put_off(self, look: Look, now: Moment) -> None:
-        known = self._population.get(look.id)
-        if known is None:
-            known = self._population.meet(look, self._ledger.get(look.id))
-        self._population.put_off(known, now)
 
     # -- carrying out ------------------------------------------------------------------------------
 
@@ -293,7 +309,7 @@ class Enforcer:
             known.claim = step.claim_without_write()
             self._remember(step.look.id, known.claim)
             if result in ("gone", "drifted"):  # it has become something else
-                self._put_off(step.look, now)
+                self._population.ask_again(step.look, now)
         return False
 
     def _adjust(self, look: Look, change: Change, before: int, *, back: bool) -> Result:

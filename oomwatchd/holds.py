@@ -10,7 +10,7 @@ from typing import Final
 from oomwatchd.kernel.adjust import parse_adj
 from oomwatchd.kernel.proc import READ, Look, Stat, parse_stat
 from oomwatchd.kernel.status import Status, StatusFile
-from oomwatchd.model import Rule, Tracked
+from oomwatchd.model import OOM_SCORE_ADJ_MIN, Rule, Tracked
 
 REASSERT_LIMIT: Final = 3  # times within REASSERT_SECONDS, before we yield
 REASSERT_SECONDS: Final = 60.0
@@ -208,6 +208,15 @@ def unkillable_bytes(holds: Iterable[Hold]) -> int:
             private += one.anon_bytes + one.swap_bytes
             shared = max(shared, one.shmem_bytes)
     return private + shared
+
+
+def still_unkillable(holds: Iterable[Hold]) -> list[int]:
+    """The pids of those who have -1000 from us; not of those whom somebody else keeps there."""
+    return [
+        one.id.pid
+        for one in holds
+        if one.unkillable and one.now == OOM_SCORE_ADJ_MIN and not one.let_be
+    ]
 
 
 def guarded(held_bytes: int, limit_bytes: int, *, tripped: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from oomwatchd.kernel.cgroup import CGROUP_ROOT, Membership, parse_cgroup, units_of
 from oomwatchd.kernel.mark import CgroupFs
 from oomwatchd.kernel.namespace import in_machine, our_root
-from oomwatchd.kernel.patience import PatientReader
+from oomwatchd.kernel.patience import Overdue, PatientReader
 from oomwatchd.kernel.proc import (
     COMM_LIMIT_BYTES,
     GONE,
@@ -44,6 +44,8 @@ class Slow(NamedTuple):
 
 class Unreadable(NamedTuple):
     """The process is there, but its command line did not come in time: ask again later."""
+
+    read: Overdue
 
 
 class Untried(NamedTuple):
@@ -101,9 +103,9 @@ def slow_read(look: Look, needs: Needs, execed_ns: int) -> Slow | Callable[[], S
     return job() if not needs.exe and is_new(execed_ns) else job
 
 
-def assembled(look: Look, needs: Needs, slow: Slow | Untried | None) -> Identity:
-    if slow is None:
-        return Unreadable()
+def assembled(look: Look, needs: Needs, slow: Slow | Untried | Overdue) -> Identity:
+    if isinstance(slow, Overdue):
+        return Unreadable(slow)
     if isinstance(slow, Untried):
         return slow
     if slow.gone:
@@ -185,11 +187,6 @@ def home_of(directory: int, cgroups: CgroupFs = CGROUPS) -> Membership:
     scope = our_scope(membership.path)
     home = cgroups.home_of(scope) if scope is not None else None
     return Membership(decoded(home), decoded(home)) if home is not None else membership
-
-
-def owner(look: Look) -> int | str:
-    """Whom a process is charged to: its user; or, as containers run as root too, root's cgroup."""
-    return read_status(look.directory).uid or cgroup_of(look.directory).path
 
 
 def shown_cmdline(raw: bytes) -> str:

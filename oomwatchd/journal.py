@@ -22,6 +22,7 @@ from oomwatchd.record import (
     Marking,
     Moving,
     News,
+    ReadsHang,
     Signalled,
     Untold,
 )
@@ -128,9 +129,16 @@ class Narrator:
         held, limit = item.held_bytes // MIB, item.limit_bytes // MIB
         if item.tripped:
             text = f"processes at -1000 hold {held} MiB, more than {limit}: set to -999"
+            if item.left:
+                text += f", but for {item.left} that could not be; tried again at each look"
         else:
             text = f"processes at -1000 hold {held} MiB again, of {limit}: -1000 is given again"
         yield logging.WARNING, f"unkillable_memory_max: {text}"
+
+    @lines.register
+    def _(self, item: ReadsHang) -> Iterator[tuple[int, str]]:
+        text = f"{item.hanging} reads of command lines hang: until one of them ends, no other is"
+        yield logging.WARNING, f"{text} tried"
 
     @lines.register
     def _(self, item: Marking) -> Iterator[tuple[int, str]]:

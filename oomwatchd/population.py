@@ -26,6 +26,7 @@ NEWBORN_SECONDS: Final = 1.0
 NEWBORN_MAX: Final = 32
 LONG_AGO: Final = float("-inf")
 NEVER: Final = float("inf")
+STALE_MAX: Final = 1000  # dates that count no more, beside as many as there are processes
 
 
 class Moment(NamedTuple):
@@ -67,11 +68,17 @@ class Population:
         self._known: dict[int, Known] = {}
         self._gone: list[Gone] = []
         self.told = False  # whether the kernel tells us of each new program
+        self.list_seconds = NEVER  # when /proc is to be listed out of turn
         self._dates = Dates()
         self._soon = Dates()
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def dates(self) -> int:
+        """How many are kept, those among them that count no more."""
+        return len(self._dates) + len(self._soon)
 
     def get(self, id: ProcessId) -> Known | None:
         known = self._known.get(id.pid)
@@ -120,6 +127,23 @@ class Population:
         started = look.id.start_ticks / self._ticks_per_second
         return self.put(Known(look, claim, started))
 
+    def met(self, look: Look, claim: Claim | None, now: Moment) -> Known:
+        """What we know of the process, with the program that it runs now, and its next date."""
+        known = self.get(look.id)
+        if known is None:
+            known = self.meet(look, claim)
+        elif known.program != look.stat.program:
+            known.program = look.stat.program
+            known.since_boot_seconds = now.boot_seconds
+        known.parent_pid = look.stat.parent_pid
+        self.appoint_by_age(known, now)
+        return known
+
+    def is_judged(self, pid: int) -> bool:
+        """Whether it was there for long enough to ask the rules about it."""
+        known = self._known.get(pid)
+        return known is not None and known.answer is not None
+
     def is_young(self, known: Known, now: Moment) -> bool:
         """Whether it may yet turn out to be something else.
 
@@ -138,15 +162,19 @@ class Population:
     def appoint(self, known: Known, now: Moment, wait_seconds: float | None = None) -> None:
         """Look at it again in *wait_seconds*; if not given, in a round."""
         wait = self.round_seconds if wait_seconds is None else wait_seconds
-        self._dates.make(known, now.seconds + wait)
+        self._make(self._dates, known, now.seconds + wait)
 
     def put_off(self, known: Known, now: Moment) -> None:
         """What was to be read of it could not be read now: it has to be asked again, and soon."""
         known.program = None  # unknown, so that the next visit reads it all
         if self.told:
-            self._soon.make(known, now.seconds + ASK_AGAIN_SECONDS)
+            self._make(self._soon, known, now.seconds + ASK_AGAIN_SECONDS)
         else:
             self.appoint(known, now, wait_seconds=0.0)
+
+    def ask_again(self, look: Look, now: Moment) -> None:
+        """What could not be read, or not be finished, is to be tried once more."""
+        self.put_off(self.get(look.id) or self.meet(look, self._ledger.get(look.id)), now)
 
     def appoint_by_age(self, known: Known, now: Moment) -> None:
         """A young process is looked at soon again; the next time is the later the older it is.
@@ -161,9 +189,15 @@ class Population:
         first = age_seconds < FIRST_AGAIN_SECONDS
         next_age_seconds = FIRST_AGAIN_SECONDS if first else age_seconds * AGAIN_FACTOR
         if next_age_seconds < YOUNG_SECONDS:
-            self._soon.make(known, now.seconds + next_age_seconds - age_seconds)
+            self._make(self._soon, known, now.seconds + next_age_seconds - age_seconds)
         else:
             self.appoint(known, now)
+
+    def _make(self, dates: "Dates", known: Known, due_seconds: float) -> None:
+        """Any user can have us look at his processes, and make new dates, all day long."""
+        dates.make(known, due_seconds)
+        if len(dates) > 2 * len(self._known) + STALE_MAX:
+            dates.drop_stale(self)
 
     def settle(self, now: Moment) -> None:
         """After a look at everything: distribute the dates evenly over the time of one round.
@@ -190,8 +224,10 @@ class Population:
 
     @property
     def soon_seconds(self) -> float:
-        """When the next of the young is to be looked at, if the kernel tells us of programs."""
-        return self._soon.first_seconds
+        """When the next of the young is to be looked at, if the kernel tells us of programs; or
+        /proc to be listed out of turn.
+        """
+        return min(self._soon.first_seconds, self.list_seconds)
 
     def due_soon(self, now: Moment) -> Iterator[Known]:
         """Take out the young whose date has come."""
@@ -203,11 +239,17 @@ class Population:
         yield from self._dates.due(now, self)
 
 
+Date = tuple[float, ProcessId]
+
+
 class Dates:
     """When to look at whom; only the latest date made with somebody counts."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, ProcessId]] = []
+        self._heap: list[Date] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     @property
     def first_seconds(self) -> float:
@@ -226,9 +268,20 @@ class Dates:
             self._heap.append((known.due_seconds, known.id))
         heapq.heapify(self._heap)
 
+    def drop_stale(self, population: "Population") -> None:
+        """Drop those that count no more, before they are due."""
+        self._heap = [date for date in set(self._heap) if counts(date, population) is not None]
+        heapq.heapify(self._heap)
+
     def due(self, now: Moment, population: "Population") -> Iterator[Known]:
         while self._heap and self._heap[0][0] < now.seconds:
-            due_seconds, id = heapq.heappop(self._heap)
-            known = population.get(id)
-            if known is not None and known.due_seconds == due_seconds:
+            known = counts(heapq.heappop(self._heap), population)
+            if known is not None:
                 yield known
+
+
+def counts(date: Date, population: Population) -> Known | None:
+    """With whom it is, if it is the latest one made."""
+    due_seconds, id = date
+    known = population.get(id)
+    return known if known is not None and known.due_seconds == due_seconds else None

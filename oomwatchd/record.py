@@ -59,6 +59,7 @@ class Guarded(NamedTuple):
     tripped: bool
     held_bytes: int
     limit_bytes: int
+    left: int = 0  # processes that it could not be taken from yet
 
 
 class Marking(NamedTuple):
@@ -91,6 +92,12 @@ class DeafToOomd(NamedTuple):
     """Kills by systemd-oomd are not heard of."""
 
     reason: str
+
+
+class ReadsHang(NamedTuple):
+    """So many reads of command lines hang that none is tried any more."""
+
+    hanging: int
 
 
 class JournalUnread(NamedTuple):
@@ -167,6 +174,7 @@ News = (
     | LedgerFailed
     | Marking
     | Moving
+    | ReadsHang
     | Signalled
     | Untold
 )
@@ -198,6 +206,7 @@ class Record:
     oomd_fault: str = ""
     journal_fault: str = ""
     incident_fault: str = ""  # why the last incident could not be written down
+    reads_exhausted: bool = False
     ledger_fault: str = ""  # why the ledger could not be written the last time
 
     def adjusted(self, adjustment: Adjustment) -> None:
@@ -227,13 +236,20 @@ class Record:
         self.unreadable += 1
         self.news.append(GaveUp(id, comm, "its command line could not be read in time"))
 
+    def reads_hang(self, hanging: int, *, exhausted: bool) -> None:
+        """Note whether too many do; that they have begun to is news."""
+        if exhausted and not self.reads_exhausted:
+            self.news.append(ReadsHang(hanging))
+        self.reads_exhausted = exhausted
+
     def heard(self, heard: Heard) -> None:
         self.process_events += heard.events
         self.process_events_lost += heard.lost
 
     def guarded(self, guard: Guarded) -> None:
+        """Before the writes that it has led to, as the log may have no room for all of them."""
         self.guard_trips += guard.tripped
-        self.news.append(guard)
+        self.news.insert(0, guard)
 
     def audited(self, fault: str) -> None:
         """Note how it went (empty: well); only a change is news."""

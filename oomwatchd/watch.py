@@ -7,17 +7,17 @@ Between two scans, those are looked at of whom the kernel tells (`kernel.events`
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Final
 
-from oomwatchd.enforce import Enforcer
-from oomwatchd.holds import Hold, guarded, unkillable_bytes
+from oomwatchd.enforce import NOBODY, Enforcer
+from oomwatchd.holds import Hold, guarded, still_unkillable, unkillable_bytes
 from oomwatchd.kernel.proc import GONE, ProcFs, Stat
 from oomwatchd.kernel.status import Status, StatusFile, read_status
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import Config, Heard
-from oomwatchd.population import LONG_AGO, Known, Moment, Population
+from oomwatchd.population import LONG_AGO, NEVER, Known, Moment, Population
 from oomwatchd.record import Guarded, Record
 
 LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new has come
@@ -25,6 +25,9 @@ LISTING_SECONDS: Final = 10.0  # what /proc is listed after, even if nobody new 
 LISTING_BUSY_SECONDS: Final = 2.0
 LISTING_IDLE_SECONDS: Final = 120.0
 LISTING_RATIO: Final = 5000  # and so many times as long as it takes, where there are thousands
+# The same, where somebody may have forked before we saw to it.
+LISTING_SOON_SECONDS: Final = 0.25
+LISTING_SOON_RATIO: Final = 200
 HEARD_OF: Final = 0  # no inode: of whom the kernel told before a listing did
 DOUBT_SECONDS: Final = 2.0  # in which all are looked at when something was missed
 TRY_AGAIN_SECONDS: Final = 1.0
@@ -79,9 +82,9 @@ class Watch:
             self._settle(now)
         self._enforcer.look_at(self._changed(self._population.due(now), now), now)
         self._enforcer.look_at(self._execed(), now)
-        self._enforcer.look_at(self._drifted(now), now)
+        self._enforcer.set_again(self._drifted(now), now)
         self._weigh()
-        self._enforcer.look_at(self._guard(), now)
+        self._guard(now)
         self._enforcer.save_ledger()  # who has ended is in it no more
 
     def hear(self, heard: Heard, now: Moment) -> None:
@@ -91,10 +94,46 @@ class Watch:
             self._doubt_until_seconds = now.seconds + DOUBT_SECONDS
             self.forget_listing()
             self._population.doubt(now, DOUBT_SECONDS)
-        workers = (child for parent, child in heard.forks if self._cares_for_forks(parent))
-        pids = [*heard.pids, *workers]
+        met = self._population.holds.met
+        self._look_at_heard(list(heard.pids), now, heard.pids)
+        self._look_at_workers(heard.forks, now)
+        if not all(map(self._population.is_judged, heard.pids)):
+            self._list_soon(now)  # who has gone may have been a match, and has left children
+        self._list_if_met(met, now)
+
+    def _look_at_workers(self, forks: Iterable[tuple[int, int]], now: Moment) -> None:
+        """Of *forks* (parent, child), see to those of matches; the children's own after that."""
+        children: dict[int, list[int]] = {}
+        for parent, child in forks:
+            children.setdefault(parent, []).append(child)
+        parents = list(children)
+        while pids := [
+            child
+            for parent in parents
+            if self._cares_for_forks(parent)
+            for child in children.pop(parent, ())
+        ]:
+            self._look_at_heard(pids, now)
+            parents = pids
+
+    def _look_at_heard(
+        self, pids: list[int], now: Moment, execed_ns: Mapping[int, int] = NOBODY
+    ) -> None:
         self._listing.update((str(pid), HEARD_OF) for pid in pids)
-        self._enforcer.look_at(pids, now, heard.pids)
+        self._enforcer.look_at(pids, now, execed_ns)
+
+    def _list_if_met(self, met: int, now: Moment) -> None:
+        """Have /proc listed if there are more matches than the *met* ones.
+
+        What they forked before we wrote to them has not inherited our value, and no event shows it.
+        """
+        if self._population.told and self._population.holds.met != met:
+            self._list_soon(now)
+
+    def _list_soon(self, now: Moment) -> None:
+        wait_seconds = max(LISTING_SOON_SECONDS, self._listing_cpu_seconds * LISTING_SOON_RATIO)
+        soon_seconds = max(now.seconds, self._listed_seconds + wait_seconds)
+        self._population.list_seconds = min(self._population.list_seconds, soon_seconds)
 
     def forget_listing(self) -> None:
         """Have the next scan list /proc, however little time has passed."""
@@ -104,8 +143,12 @@ class Watch:
     def revisit(self, now: Moment) -> None:
         """See what has become of those who have just started, or who had to wait."""
         self._new_turn(now)
+        met = self._population.holds.met
         young = self._population.due_soon(now)
         self._enforcer.look_at(self._changed(young, now), now)
+        if now.seconds >= self._population.list_seconds:
+            self._enforcer.look_at(self._listed(now), now)
+        self._list_if_met(met, now)
 
     def bury(self) -> None:
         """Forget the processes under rules that have ended."""
@@ -130,11 +173,16 @@ class Watch:
         While no pid has been given out, nobody new can be there, and /proc need not be listed; but
         now and then it is, for those who have ended.
         """
-        newest = self._proc.newest_pid()  # before the listing: who comes in between is next
+        newest = self._proc.newest_pid()
         idle = newest is not None and newest == self._newest
-        if now.seconds < self._next_listing_seconds(idle=idle) and not self._everything:
+        next_seconds = min(self._next_listing_seconds(idle=idle), self._population.list_seconds)
+        if now.seconds < next_seconds and not self._everything:
             return []
-        self._newest, self._listed_seconds = newest, now.seconds
+        return self._listed(now)
+
+    def _listed(self, now: Moment) -> list[int]:
+        self._newest = self._proc.newest_pid()  # before it: who comes in between is next
+        self._listed_seconds, self._population.list_seconds = now.seconds, NEVER
         started = time.process_time()
         listing = self._proc.listing()
         self._listing_cpu_seconds = time.process_time() - started
@@ -248,8 +296,8 @@ class Watch:
 
     def _runs_another(self, hold: Hold) -> bool:
         """Whether it has another program by now; raises ProcessLookupError if it has ended."""
-        stat, known = hold.stat(), self._population.get(hold.id)
-        return stat is not None and known is not None and not known.runs_on(stat)
+        stat = hold.stat()
+        return stat is not None and stat.program != hold.program
 
     def _weigh(self) -> None:
         """Read the memory of processes under rules: of those at -1000 all, of the others some."""
@@ -270,16 +318,23 @@ class Watch:
             hold.status_file = StatusFile(self._proc.directory, name)
         return hold.status_file.read()
 
-    def _guard(self) -> list[int]:
-        """Those to be looked at again, as the guard for -1000 has tripped or let go."""
+    def _guard(self, now: Moment) -> None:
+        """Take -1000 from all or give it again, should the guard trip or let go.
+
+        From whom it could not be taken, it is tried again each time.
+        """
         limit_bytes = int(self._ram_bytes * self._config.unkillable_memory_max_ratio)
         self.unkillable_bytes = unkillable_bytes(self._population.holds)
-        tripped = self._enforcer.guard_tripped
-        if guarded(self.unkillable_bytes, limit_bytes, tripped=tripped) == tripped:
-            return []
-        self._enforcer.guard_tripped = not tripped
-        self._record.guarded(Guarded(not tripped, self.unkillable_bytes, limit_bytes))
-        return [hold.id.pid for hold in self._population.holds if hold.unkillable]
+        before = self._enforcer.guard_tripped
+        tripped = guarded(self.unkillable_bytes, limit_bytes, tripped=before)
+        self._enforcer.guard_tripped = tripped
+        if tripped != before:
+            pids = [hold.id.pid for hold in self._population.holds if hold.unkillable]
+            self._enforcer.set_again(pids, now)
+            left = len(still_unkillable(self._population.holds)) if tripped else 0
+            self._record.guarded(Guarded(tripped, self.unkillable_bytes, limit_bytes, left))
+        elif tripped:
+            self._enforcer.set_again(still_unkillable(self._population.holds), now)
 
     def _some(self, hand: str, round_seconds: float, ratio: float, least: int) -> list[Hold]:
         """Of the processes under rules, those whose turn it is: each has one in *round_seconds*.

@@ -14,6 +14,7 @@ from oomwatchd.kernel.cgroup import (
     unified_path,
     unit_cgroup,
     units_of,
+    user_slice,
 )
 from oomwatchd.model import Units
 
@@ -226,3 +227,19 @@ def test_the_cgroup_of_the_unit(path: str, unit: str) -> None:
 )
 def test_what_a_container_runtime_manages(path: str, *, container: bool) -> None:
     assert in_container(path) is container
+
+
+@pytest.mark.parametrize(
+    ("path", "slice"),
+    [
+        ("/user.slice/user-1000.slice", "user-1000.slice"),
+        ("/user.slice/user-1000.slice/session-3.scope", "user-1000.slice"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/a.scope", "user-1000.slice"),
+        ("/user.slice", None),
+        ("/user.slice/user-x.slice", None),
+        ("/system.slice/docker-1.scope/user.slice/user-1000.slice", None),  # its own systemd's
+        ("/", None),
+    ],
+)
+def test_the_slice_of_a_user(path: str, slice: str | None) -> None:
+    assert user_slice(path) == slice

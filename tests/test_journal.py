@@ -23,6 +23,7 @@ from oomwatchd.record import (
     Marking,
     Moving,
     News,
+    ReadsHang,
     Untold,
 )
 from oomwatchd.text import decoded
@@ -88,6 +89,15 @@ def lines_of(item: News, *, dry_run: bool = False) -> list[str]:
         (
             Guarded(tripped=True, held_bytes=600 * MIB, limit_bytes=512 * MIB),
             "<4>unkillable_memory_max: processes at -1000 hold 600 MiB, more than 512: set to -999",
+        ),
+        (
+            Guarded(tripped=True, held_bytes=600 * MIB, limit_bytes=512 * MIB, left=2),
+            "<4>unkillable_memory_max: processes at -1000 hold 600 MiB, more than 512: set to -999,"
+            " but for 2 that could not be; tried again at each look",
+        ),
+        (
+            ReadsHang(16),
+            "<4>16 reads of command lines hang: until one of them ends, no other is tried",
         ),
         (
             Guarded(tripped=False, held_bytes=100 * MIB, limit_bytes=512 * MIB),

@@ -4,6 +4,7 @@ Where the machine does not tell of processes, the daemon says so and looks inste
 a network of its own, where no kernel does.
 """
 
+import os
 import subprocess
 import sys
 import threading
@@ -38,6 +39,8 @@ FORKING = (
     "        signal.pause()\n"
     "    print(pid, flush=True)\n"
 )
+# Of a shell: it says which process it is, and runs nothing else.
+WAITING = "read -r pid rest </proc/self/stat; echo $pid; read -r line <silent"
 RENAMING = (
     "import sys\n"
     "print('ready', flush=True)\n"
@@ -176,6 +179,43 @@ def test_in_a_storm_of_others_none_of_ours_is_missed(daemon: Service, animals: H
             thread.join()
 
     assert daemon.metric("oomwatchd_process_events_lost_total") == 0
+
+
+def pids_told(animals: Herd, text: str, count: int) -> list[int]:
+    """Start *text* so many times together; the pids that they print."""
+    os.mkfifo(animals.directory / "silent")
+    script = animals.script("live-forking.sh", text)
+    all_of_them = [animals.start("/bin/sh", script) for _ in range(count)]
+    return [int(one.stdout.readline()) for one in all_of_them if one.stdout is not None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"({WAITING}) & wait\n", f"(({WAITING}) &) &\n"],
+    ids=["a worker", "into the background"],
+)
+def test_what_a_program_forks_first_thing_has_its_value_soon(animals: Herd, text: str) -> None:
+    """Before we have written to it, or even looked at it; without `workers` no event tells."""
+    with service() as daemon:
+        daemon.configure(rule("forking", {"script": "live-forking.sh"}, TRAIN), **HOUR)
+        daemon.start()
+        for pid in pids_told(animals, text, 8):
+            has(pid, TRAIN)
+        scans = daemon.scans()
+
+    assert scans == 1
+
+
+def test_workers_that_a_program_forks_first_thing_have_theirs(animals: Herd) -> None:
+    with service() as daemon:
+        forking = rule("forking", {"script": "live-forking.sh"}, TRAIN, workers=WORKER)
+        daemon.configure(forking, **HOUR)
+        daemon.start()
+        for pid in pids_told(animals, f"({WAITING}) & wait\n", 8):
+            has(pid, WORKER)
+        scans = daemon.scans()
+
+    assert scans == 1
 
 
 def test_a_reload_turns_events_off_and_on(daemon: Service, animals: Herd) -> None:

@@ -3,12 +3,18 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from oomwatchd.kernel.patience import BATCH_SECONDS, READ_SECONDS, STUCK_LIMIT, PatientReader
+from oomwatchd.kernel.patience import (
+    BATCH_SECONDS,
+    READ_SECONDS,
+    STUCK_LIMIT,
+    Overdue,
+    PatientReader,
+)
 
 # What `answers` may take at most, less the time in which this busy machine runs something else.
 BOUND_SECONDS = BATCH_SECONDS + READ_SECONDS
@@ -61,6 +67,11 @@ def at_once(text: str) -> Callable[[], str]:
     return lambda: text
 
 
+def with_gaps(answers: Iterable[str | Overdue]) -> list[str | None]:
+    """None for each that hangs."""
+    return [None if isinstance(answer, Overdue) else answer for answer in answers]
+
+
 def test_answers_come_in_the_order_of_the_jobs(reader: PatientReader[str]) -> None:
     assert reader.answers([at_once(str(number)) for number in range(200)]) == [
         str(number) for number in range(200)
@@ -76,7 +87,7 @@ def test_one_that_hangs_costs_the_others_nothing(reader: PatientReader[str]) -> 
         pipe = Pipe()
         jobs: Jobs = [at_once("a"), pipe.read, at_once("b"), at_once("c")]
         started = time.monotonic()
-        answers = reader.answers(jobs)
+        answers = with_gaps(reader.answers(jobs))
         waited_seconds = time.monotonic() - started
         hanging = reader.hanging
         pipe.release()
@@ -92,12 +103,15 @@ def test_one_that_hangs_costs_the_others_nothing(reader: PatientReader[str]) -> 
 
 def test_the_thread_that_hung_ends_with_its_read(reader: PatientReader[str], pipe: Pipe) -> None:
     before = len(reader_threads())
-    reader.answers([pipe.read])
+    [read] = reader.answers([pipe.read])
     left_behind = len(reader_threads()) - before
+    hung = isinstance(read, Overdue) and not read.is_over
     pipe.release()
     until(lambda: len(reader_threads()) == before, "the end of the thread")
 
-    assert left_behind == 1
+    assert (left_behind, hung) == (1, True)
+    assert isinstance(read, Overdue)
+    assert read.is_over
     assert reader.answers([at_once("later")]) == ["later"]
 
 
@@ -110,7 +124,7 @@ def test_what_follows_a_read_given_up_is_not_done_twice(
         done.append(1)
         return "done"
 
-    answers = reader.answers([pipe.read, count])
+    answers = with_gaps(reader.answers([pipe.read, count]))
     pipe.release()
     until(lambda: reader.hanging == 0, "the end of the thread")
 
@@ -124,7 +138,7 @@ def test_the_loop_is_held_no_longer_however_many_hang(
 ) -> None:
     pipes = [Pipe() for _ in range(hanging)]
     started = time.monotonic()
-    answers = reader.answers([pipe.read for pipe in pipes] + [at_once("last")])
+    answers = with_gaps(reader.answers([pipe.read for pipe in pipes] + [at_once("last")]))
     waited_seconds = time.monotonic() - started
 
     assert set(answers) <= {None, "last"}
@@ -140,7 +154,7 @@ def test_those_that_were_not_tried_are_told_from_those_that_hang(
     reader: PatientReader[str],
 ) -> None:
     pipes = [Pipe() for _ in range(8)]
-    answers = reader.answers([pipe.read for pipe in pipes])
+    answers = with_gaps(reader.answers([pipe.read for pipe in pipes]))
     tried = reader.hanging
 
     assert answers == [None] * tried

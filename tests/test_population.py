@@ -14,7 +14,14 @@ from oomwatchd.kernel.proc import Look, ProcFs
 from oomwatchd.ledger import Ledger
 from oomwatchd.model import ProcessId
 from oomwatchd.policy.plan import Claim
-from oomwatchd.population import REVISIT_SECONDS, YOUNG_SECONDS, Known, Moment, Population
+from oomwatchd.population import (
+    REVISIT_SECONDS,
+    STALE_MAX,
+    YOUNG_SECONDS,
+    Known,
+    Moment,
+    Population,
+)
 from oomwatchd.watch import FULL_VISITS
 
 UP_SECONDS = 10_000.0
@@ -126,6 +133,19 @@ def test_only_the_latest_date_counts(people: People) -> None:
 
     assert people.due(10.0) == []
     assert people.due(21.0) == [7]
+
+
+def test_dates_that_count_no_more_are_kept_up_to_a_bound(people: People) -> None:
+    often, once = people.meet(7), people.meet(8)
+    people.population.appoint(once, at(0.0), 50.0)
+    for number in range(5 * STALE_MAX):
+        people.population.appoint(often, at(number / 1000), 60.0)
+    for _ in range(5 * STALE_MAX):
+        people.population.appoint(often, at(10.0), 60.0)  # the same date each time
+
+    assert people.population.dates <= STALE_MAX + 4
+    assert people.due(60.0) == [8]
+    assert set(people.due(71.0)) == {7}
 
 
 def test_a_date_with_one_who_has_ended_is_dropped(people: People) -> None:

@@ -31,6 +31,7 @@ from oomwatchd.record import (
     Marking,
     Moving,
     News,
+    ReadsHang,
     Record,
     Signalled,
     Untold,
@@ -48,6 +49,7 @@ NEWS: list[News] = [
     Drift(TRAINER, "python3", "training", -900, 0, yielded=False),
     Drift(TRAINER, "python3", "training", -900, 0, yielded=True),
     Guarded(tripped=True, held_bytes=20480 * MIB, limit_bytes=16384 * MIB),
+    ReadsHang(16),
     Marking(SESSION, "training", "applied"),
     Marking(SESSION, "training", "refused", "EOPNOTSUPP"),
     Moving(

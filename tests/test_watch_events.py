@@ -7,8 +7,8 @@ from fakeproc import Fake, FakeProc, at_each_open
 from world import World, named
 
 from oomwatchd.model import Match, Rule
-from oomwatchd.population import REVISIT_SECONDS
-from oomwatchd.watch import DOUBT_SECONDS, LISTING_BUSY_SECONDS
+from oomwatchd.population import NEVER, REVISIT_SECONDS, STALE_MAX
+from oomwatchd.watch import DOUBT_SECONDS, LISTING_BUSY_SECONDS, LISTING_SOON_SECONDS
 
 DB = named("postgres", -900, workers=-200, descendants="reset")
 TITLE = Rule("title", Match(cmdline=("^busy",)), 300)
@@ -127,6 +127,81 @@ def test_a_fork_of_a_match_is_a_worker_at_once(told: World) -> None:
     told.hear(forks=[(7, 8)])
 
     assert told.values([7, 8]) == [-900, -200]
+
+
+def test_what_a_new_match_forks_at_once_is_a_worker_and_so_is_what_that_forks(
+    told: World,
+) -> None:
+    told.configure(DB)
+    told.scan()
+    told.fake.add(newborn(told, 7, b"postgres"))
+    told.fake.add(newborn(told, 8, b"postgres", parent=7))
+    told.fake.add(newborn(told, 9, b"postgres", parent=8))
+    told.hear(7, forks=[(8, 9), (7, 8)])
+
+    assert told.values([7, 8, 9]) == [-900, -200, -200]
+
+
+def test_a_long_chain_of_forks_costs_each_a_look(told: World) -> None:
+    told.configure(DB)
+    told.scan()
+    chain = range(5000, 5200)
+    for pid in chain:
+        told.fake.add(newborn(told, pid, b"postgres", parent=pid - 1))
+    seen: list[str] = []
+    with at_each_open(seen.append):
+        told.hear(5000, forks=[(pid - 1, pid) for pid in chain if pid > 5000])
+
+    assert told.values(chain) == [-900] + [-200] * 199
+    assert {seen.count(str(pid)) for pid in chain} == {1}  # its directory
+
+
+def test_what_a_new_match_forked_before_it_had_its_value_is_found_soon(told: World) -> None:
+    """Where no rule has `workers`, no event tells of it."""
+    told.configure(named("train", 300), interval_seconds=3600.0)
+    told.scan()
+    told.fake.add(newborn(told, 7, b"train"))
+    told.hear(7)
+    told.fake.add(newborn(told, 8, b"train", parent=7))
+    told.fake.add(newborn(told, 9, b"train", parent=8))
+    told.revisit(LISTING_SOON_SECONDS + 0.01)
+
+    assert told.values([7, 8, 9]) == [300, 300, 300]
+
+
+def test_what_is_left_of_one_that_has_gone_is_found_soon(told: World) -> None:
+    """As of a program that puts itself into the background."""
+    told.configure(named("train", 300), interval_seconds=3600.0)
+    told.scan()
+    told.fake.add(newborn(told, 9, b"train"))
+    told.hear(7)
+    due = told.population.soon_seconds
+    told.revisit(LISTING_SOON_SECONDS + 0.01)
+
+    assert due <= told.seconds
+    assert told.values([9]) == [300]
+
+
+def test_proc_is_listed_out_of_turn_no_more_often_than_that(told: World) -> None:
+    told.configure(DB)
+    told.scan()
+    listings = 0
+    for step in range(200):
+        told.hear(5000 + step)  # it has gone
+        before = told.population.list_seconds
+        told.revisit(0.01)
+        listings += told.population.list_seconds > before
+
+    assert 1 <= listings <= 2.0 / LISTING_SOON_SECONDS + 1
+
+
+def test_where_nobody_new_matches_proc_is_not_listed_out_of_turn(told: World) -> None:
+    told.configure(DB)
+    told.scan()
+    told.fake.add(newborn(told, 7, b"cat"))
+    told.hear(7)
+
+    assert told.population.list_seconds == NEVER
 
 
 def test_a_fork_of_anybody_else_is_left_to_the_scan(told: World) -> None:
@@ -258,6 +333,17 @@ def test_losing_them_again_and_again_does_not_begin_anew_each_time(told: World) 
     with at_each_open(seen.append):
         told.revisit(DOUBT_SECONDS)
     assert seen.count("7/stat") + seen.count("7") <= 2
+
+
+def test_who_renames_himself_all_day_costs_no_memory(told: World) -> None:
+    told.fake.add(Fake(7, comm=b"sh"))
+    told.configure(DB)
+    told.scans(40)
+    for _ in range(3 * STALE_MAX):
+        told.hear(7)
+        told.seconds += 0.001
+
+    assert told.population.dates <= STALE_MAX + 10
 
 
 # -- at rest ---------------------------------------------------------------------------------------

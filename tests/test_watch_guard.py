@@ -1,5 +1,8 @@
 """The guard that takes -1000 back while too much memory is held by those who have it."""
 
+import os
+from dataclasses import replace
+
 from fakeproc import Fake
 from world import RAM_BYTES, World, named
 
@@ -54,6 +57,86 @@ def test_whoever_comes_while_the_guard_has_tripped_gets_minus_999(world: World) 
     world.scan()
 
     assert (while_tripped, freed, world.values([8])) == ([-999, -999], [-1000], [4])
+
+
+VITAL = Rule("vital", Match(cmdline=("^vital",)), -1000, unkillable=True)
+
+
+def hangs(world: World, pid: int) -> None:
+    """From now on, nobody can read what it was called with."""
+    (world.fake.root / f"{pid}/cmdline").unlink()
+    os.mkfifo(world.fake.root / f"{pid}/cmdline")
+
+
+def comes(world: World, pid: int) -> None:
+    os.close(os.open(world.fake.root / f"{pid}/cmdline", os.O_RDWR))
+
+
+def leaks(world: World, pid: int) -> None:
+    leaking = replace(world.fake.get(pid), anon_kib=LIMIT_KIB + 1)
+    (world.fake.root / f"{pid}/status").write_text(leaking.status())
+
+
+def test_the_guard_needs_no_command_line(world: World) -> None:
+    """When memory is short, it may not come."""
+    world.fake.add(Fake(7, comm=b"vital"))
+    world.configure(VITAL)
+    world.scan()
+    hangs(world, 7)
+    leaks(world, 7)
+    world.scan()
+
+    assert world.values([7]) == [-999]
+    assert [item.left for item in world.news() if isinstance(item, Guarded)] == [0]
+
+
+def test_the_guard_acts_though_another_of_that_user_hangs(world: World) -> None:
+    world.fake.add(Fake(7, comm=b"vital"))
+    world.fake.add(Fake(8, comm=b"cat"))
+    world.configure(VITAL)
+    world.scan()
+    world.change(8, program=2)
+    hangs(world, 8)
+    world.scans(40)  # it has made us wait by then
+    leaks(world, 7)
+    world.scan()
+    comes(world, 8)
+
+    assert world.record.unreadable > 0
+    assert world.values([7]) == [-999]
+
+
+def test_whom_the_guard_could_not_reach_is_told_and_tried_again(world: World) -> None:
+    world.fake.add(Fake(7, comm=b"vital"))
+    world.configure(VITAL)
+    world.scan()
+    world.change(7, program=2, anon_kib=LIMIT_KIB + 1)  # it may be another program by now
+    hangs(world, 7)
+    world.scan()
+    at_first = world.values([7])
+    left = [item.left for item in world.news() if isinstance(item, Guarded)]
+    comes(world, 7)
+    (world.fake.root / "7/cmdline").unlink()
+    (world.fake.root / "7/cmdline").write_bytes(b"vital\0")
+    for _ in range(100):
+        world.scan()
+        if world.values([7]) == [-999]:
+            break
+
+    assert (at_first, left) == ([-1000], [1])
+    assert world.values([7]) == [-999]
+    assert guards(world) == []  # told once
+
+
+def test_a_value_that_somebody_changed_is_set_again_without_its_command_line(world: World) -> None:
+    world.fake.add(Fake(7, comm=b"vital"))
+    world.configure(VITAL)
+    world.scan()
+    hangs(world, 7)
+    world.fake.set_oom_score_adj(7, 300)
+    world.scan()
+
+    assert world.values([7]) == [-1000]
 
 
 def test_swap_counts_and_shared_memory_once(world: World) -> None:

@@ -1,15 +1,17 @@
 """Those who make us wait, by hostile command lines or by ones that never come."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fakeproc import Fake
 from world import World, named
 
+from oomwatchd.kernel.patience import STUCK_LIMIT
 from oomwatchd.model import Match, Rule
-from oomwatchd.record import GaveUp
+from oomwatchd.record import GaveUp, ReadsHang
 
 HOSTILE = Rule("hostile", Match(cmdline=("a.*b.*c.*d",)), 100)
 AB = (b"ab" * 2048,)
@@ -77,6 +79,105 @@ def test_a_command_line_that_never_comes_leaves_the_others_alone(world: World) -
     assert waiting == [7, 100, 0]
     assert world.values([100, 102]) == [100, 100]
     assert world.record.unreadable >= 1
+
+
+TRAINING = Rule("training", Match(script=("train*.py",)), 100)
+TRAINER = (b"python3", b"train.py")
+SLICE = "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-1.scope\n"
+
+
+@pytest.fixture
+def hang(world: World) -> Iterator[Callable[[Fake], None]]:
+    """Has a process appear whose command line does not come until `comes`, or the test ends."""
+    hanging: list[Path] = []
+
+    def hang(process: Fake) -> None:
+        world.fake.add(process)
+        path = world.fake.root / f"{process.pid}/cmdline"
+        path.unlink()
+        os.mkfifo(path)
+        hanging.append(path)
+
+    yield hang
+    for path in hanging:
+        comes(path)
+
+
+def comes(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, OSError):  # ENXIO: nobody reads it now
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def test_who_was_slow_once_does_not_wait_for_a_user_whose_read_hangs_for_ever(
+    world: World, hang: Callable[[Fake], None]
+) -> None:
+    hang(Fake(50, uid=1001, start_ticks=1))
+    hang(Fake(60, uid=1002, start_ticks=2))
+    world.configure(TRAINING)
+    world.scans(2)
+    comes(world.fake.root / "60/cmdline")
+    (world.fake.root / "60/cmdline").unlink()
+    (world.fake.root / "60/cmdline").write_bytes(b"python3\0train.py\0")
+    world.fake.add(Fake(61, uid=1002, arguments=TRAINER))
+    for _ in range(100):
+        world.scan()
+        if world.values([60, 61]) == [100, 100]:
+            break
+
+    assert world.values([60, 61]) == [100, 100]
+
+
+def test_who_took_long_to_match_does_not_wait_for_a_user_whose_read_hangs_for_ever(
+    world: World, hang: Callable[[Fake], None]
+) -> None:
+    hang(Fake(50, uid=1001, start_ticks=1))
+    world.fake.add(Fake(100, uid=1002, arguments=AB, start_ticks=2))
+    world.fake.add(Fake(101, uid=1002, arguments=(b"abcd",), start_ticks=3))
+    world.configure(HOSTILE)
+    world.scans(40)
+
+    assert world.values([101]) == [100]
+
+
+def test_a_user_with_many_users_below_him_is_one(
+    world: World, hang: Callable[[Fake], None]
+) -> None:
+    """subuid(5), as in rootless containers."""
+    for pid in range(100, 100 + STUCK_LIMIT):
+        hang(Fake(pid, uid=99_900 + pid, cgroup=SLICE, start_ticks=pid))
+    world.fake.add(Fake(200, uid=1003, arguments=TRAINER, start_ticks=200))
+    world.configure(TRAINING)
+    world.scans(40)
+    world.fake.add(Fake(201, uid=1003, arguments=TRAINER, start_ticks=201))
+    world.scans(2)
+
+    assert world.values([200, 201]) == [100, 100]
+    assert world.record.unreadable <= 2
+
+
+def test_a_container_is_one_whoever_it_runs_as(world: World, hang: Callable[[Fake], None]) -> None:
+    container = "0::/system.slice/docker-1.scope\n"
+    for pid in range(100, 100 + STUCK_LIMIT):
+        hang(Fake(pid, uid=pid, cgroup=container, start_ticks=pid))
+    world.fake.add(Fake(200, uid=1003, arguments=TRAINER, start_ticks=200))
+    world.configure(TRAINING)
+    world.scans(40)
+
+    assert world.values([200]) == [100]
+    assert world.record.unreadable <= 2
+
+
+def test_that_no_command_line_is_read_any_more_is_news_once(
+    world: World, hang: Callable[[Fake], None]
+) -> None:
+    for pid in range(100, 100 + STUCK_LIMIT):
+        hang(Fake(pid, uid=1000 + pid, start_ticks=pid))
+    world.configure(TRAINING)
+    world.scans(60)
+
+    assert [item for item in world.news() if isinstance(item, ReadsHang)] == [
+        ReadsHang(STUCK_LIMIT)
+    ]
 
 
 # -- nobody new ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 LEVELS_MAX: Final = 64  # below the root; whoever has a cgroup of his own can nest thousands
 UNIT: Final = re.compile(r".+\.(service|scope|socket|mount|swap|slice)")
 USER_MANAGER: Final = re.compile(r"user@\d+\.service")
+USER_SLICE: Final = re.compile(r"/user\.slice/(user-\d+\.slice)(?:/|$)")
 UNIFIED: Final = b"0::"
 # A pod's own cgroup where the kubelet arranges them by itself; its static pods have no dashes.
 POD: Final = re.compile(r"pod[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
@@ -93,6 +94,12 @@ def first_unit(components: list[str]) -> tuple[str | None, list[str]]:
         if not name.endswith(".slice"):
             return name, components[position + 1 :]
     return None, []
+
+
+def user_slice(path: str) -> str | None:
+    """The slice of the user in whose sessions, or by whose manager, the cgroup *path* was made."""
+    found = USER_SLICE.match(path)
+    return found[1] if found is not None else None
 
 
 def in_kubernetes_pod(path: str) -> bool:

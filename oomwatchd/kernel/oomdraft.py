@@ -6,17 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from oomwatchd.kernel import oomlines
+from oomwatchd.kernel import oom, oomlines
 from oomwatchd.kernel.kmsg import Record
-from oomwatchd.kernel.oom import (
-    Charge,
-    Invoker,
-    Killed,
-    OomReport,
-    ReportedTask,
-    WholeMemory,
-    swap_limit_bytes,
-)
+from oomwatchd.kernel.oom import Charge, Invoker, Killed, OomReport, ReportedTask, WholeMemory
 from oomwatchd.kernel.oomlines import Chosen, Exiting, KillLine
 from oomwatchd.model import OOM_SCORE_ADJ_MIN
 
@@ -143,7 +135,7 @@ class Draft:
         """What oom_score_adj is counted in thousandths of."""
         memory = self.charges.get("memory")
         if memory is not None:
-            swap, all_swap = swap_limit_bytes(self.charges.values()), self.machine_swap_bytes
+            swap, all_swap = oom.swap_limit_bytes(self.charges.values()), self.machine_swap_bytes
             swap = all_swap if swap is None else min(swap, all_swap)
             return ((memory.limit_bytes or 0) + swap) // self.page_bytes
         return (self.ram_pages or 0) + self.swap_bytes.get("Total", 0) // self.page_bytes
