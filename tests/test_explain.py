@@ -37,6 +37,7 @@ def test_explain_as_json(config: Path, match: subprocess.Popen[bytes]) -> None:
     assert result.returncode == 0
     assert list(document) == [
         "pid", "name", "rule", "oom_score_adj", "wanted", "left_alone", "rules", "read",
+        "not_known",
     ]  # fmt: skip
     assert (document["pid"], document["rule"], document["wanted"]) == (
         match.pid,
