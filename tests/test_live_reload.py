@@ -328,7 +328,7 @@ def test_a_directory_that_hangs_keeps_a_reload_waiting_and_nobody_else(
     daemon.start(PYTHONPATH=str(animals.directory), WATCHDOG_USEC="1500000")
     flag.touch()
     theirs = rule("second", {"script": "live-second.sh", "user": "root"}, SECOND)
-    daemon.configure(theirs, interval="200ms", metrics={"listen": f"localhost:{daemon.port}"})
+    daemon.configure(theirs, interval="200ms")
     assert daemon.process is not None
     daemon.process.send_signal(signal.SIGHUP)
     daemon.turns(10)
