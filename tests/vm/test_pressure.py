@@ -71,8 +71,8 @@ def watched(machine: Machine) -> Iterator[None]:
     """A shell notes when the kernel's average, which has to be low now, reaches the level."""
     machine.run("rm", "-f", REACHED)
     watch = (
-        "until awk '/^some/ {exit !(substr($2, 7) >= 20)}' /proc/pressure/memory; do sleep 0.1; "
-        f"done; cut -d' ' -f1 /proc/uptime >{REACHED}"
+        "until awk '/^some/ {exit !(substr($2, 7) + 0 >= 20)}' /proc/pressure/memory; do "
+        f"sleep 0.1; done; cut -d' ' -f1 /proc/uptime >{REACHED}"
     )
     start(machine, "watch", "/bin/sh", "-c", watch, properties=("RemainAfterExit=yes",))
     yield
