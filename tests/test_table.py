@@ -123,3 +123,12 @@ def test_what_the_encoding_does_not_have_is_shown_escaped() -> None:
     stream.flush()
 
     assert raw.getvalue() == b"na\\xefve \\u8a13\n"
+
+
+def test_what_fails_in_making_a_line_is_no_fault_of_the_stream() -> None:
+    def lines() -> Iterator[str]:
+        yield "one"
+        raise FileNotFoundError("/proc/7/status")
+
+    with pytest.raises(FileNotFoundError):
+        show(lines(), io.StringIO())

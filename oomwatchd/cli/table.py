@@ -91,8 +91,9 @@ def show(lines: Iterable[str], stream: TextIO) -> None:
     A reader that has gone (`oomwatchd rank | head`) has seen enough.  Raises:  Unwritten.
     """
     encoding = stream.encoding or "utf-8"
+    made = list(lines)  # before: what fails in making them is no fault of the stream
     with written(stream):
-        for line in lines:
+        for line in made:
             print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
