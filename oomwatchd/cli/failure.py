@@ -15,6 +15,11 @@ class Failure(Exception):
         self.message = message
         self.status = status
 
+    @property
+    def in_one_line(self) -> str:
+        first, *more = self.message.split("\n")
+        return f"{first} (and {len(more)} more faults)" if more else first
+
 
 def unreadable(path: Path, error: OSError) -> Failure:
     if isinstance(error, FileNotFoundError):

@@ -97,8 +97,7 @@ def naming(path: Path | None, proc: ProcFs) -> Names:
     try:
         return Names(Judge(loaded(CONFIG, root_only=False).config, proc))
     except Failure as failure:
-        first, *more = failure.message.split("\n")
-        return Names(None, f"{first} (and {len(more)} more faults)" if more else first)
+        return Names(None, failure.in_one_line)
 
 
 def rank(arguments: argparse.Namespace, proc: ProcFs, names: Names) -> int:

@@ -65,9 +65,7 @@ class Rules:
         try:
             self.load()
         except Failure as failure:
-            first, *more = failure.message.split("\n")
-            also = f" (and {len(more)} more faults)" if more else ""
-            self.fault = f"rules: {first}{also}"
+            self.fault = f"rules: {failure.in_one_line}"
 
     @property
     def unread(self) -> int:
