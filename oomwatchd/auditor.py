@@ -13,7 +13,6 @@ from oomwatchd.kernel.proc import ProcFs
 from oomwatchd.kernel.tree import CgroupTree
 from oomwatchd.model import Match, Rule
 from oomwatchd.policy.audit import Auditor
-from oomwatchd.policy.unseen import judged
 from oomwatchd.surroundings import Sources, Target, survey
 from oomwatchd.systemd.asking import ask_within
 
@@ -32,7 +31,7 @@ def answer(question: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     auditor = Auditor(around)
     exposed: Counter[tuple[str, str]] = Counter()
     for subject in subjects:
-        for killer, verdict in judged(auditor, subject, around).items():
+        for killer, verdict in auditor.verdicts(subject).items():
             exposed[subject.rule.name, killer] += verdict.verdict == "exposed"
     return {
         "exposed": [[name, killer, count] for (name, killer), count in exposed.items()],

@@ -17,7 +17,6 @@ from oomwatchd.kernel.cgroup import LEVELS_MAX
 from oomwatchd.kernel.tree import CgroupTree
 from oomwatchd.model import Config, Match, Rule
 from oomwatchd.policy.audit import Auditor
-from oomwatchd.policy.unseen import judged
 from oomwatchd.surroundings import Target
 
 TRAINING = Rule("training", Match(name=("python3",)), -900, shield="preference")
@@ -95,7 +94,7 @@ def test_where_not_even_the_path_is_told_nothing_is_said_of_units(computer: Comp
     untold = subject._replace(
         holder=subject.holder._replace(cgroup=""), line=CgroupTree(computer.cgroups).line("")
     )
-    found = judged(Auditor(around), untold, around)
+    found = Auditor(around).verdicts(untold)
     unknown = [killer for killer, verdict in found.items() if verdict.verdict == "unknown"]
 
     assert unknown == ["cgroup", "oom_group", "oom_policy"]

@@ -21,7 +21,6 @@ from oomwatchd.model import Config
 from oomwatchd.paths import CONFIG
 from oomwatchd.policy.audit import GRAVITY, Auditor
 from oomwatchd.policy.shielding import OUR_SCOPE
-from oomwatchd.policy.unseen import judged
 from oomwatchd.surroundings import PAGE_BYTES, Sources, Target, survey
 from oomwatchd.systemd.asking import ask_within
 from oomwatchd.text import printable, size
@@ -109,7 +108,7 @@ def reported(
     targets = [target for target in targets if rule in (None, target.rule.name)]
     subjects, around = survey(targets, sources)
     auditor = Auditor(around)
-    audited = [Audited(subject, judged(auditor, subject, around)) for subject in subjects]
+    audited = [Audited(subject, auditor.verdicts(subject)) for subject in subjects]
     remarks = [*doubted(doubts), *unseen_remarks(hidden)]
     if around.hidden:
         remarks.append(f"not seen: {around.hidden}; try as root")

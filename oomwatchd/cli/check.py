@@ -23,7 +23,6 @@ from oomwatchd.model import Config, Rule
 from oomwatchd.paths import CONFIG
 from oomwatchd.pending import pending
 from oomwatchd.policy.audit import SHIELDED, Auditor, after_moves, as_shielded
-from oomwatchd.policy.unseen import judged
 from oomwatchd.surroundings import Sources, Target, survey
 from oomwatchd.systemd.asking import ask_within
 from oomwatchd.text import printable
@@ -133,7 +132,7 @@ def promises_broken(targets: Sequence[Target], sources: Sources) -> list[Broken]
     auditor = Auditor(around._replace(holders=after_moves(subjects, around.holders)))
     found: dict[tuple[str, Killer], Broken] = {}
     for subject in map(as_shielded, subjects):
-        verdicts = judged(auditor, subject, around)
+        verdicts = auditor.verdicts(subject)
         for killer in SHIELDED:
             verdict, key = verdicts[killer], (subject.rule.name, killer)
             if verdict.verdict == "exposed":

@@ -16,6 +16,7 @@ from oomwatchd.auditing import (
 )
 from oomwatchd.policy import audit_kernel, audit_others, audit_systemd
 from oomwatchd.policy.queue import Queues
+from oomwatchd.policy.unseen import killers_at, unseen
 
 GRAVITY: Final[tuple[Standing, ...]] = ("absent", "safe", "last_in_line", "unknown", "exposed")
 SCOPE_TO_COME: Final = "/oomwatchd.slice/oomwatchd.scope"  # stands for all of them
@@ -43,9 +44,21 @@ class Auditor:
             "ray": audit_others.ray(subject, around),
             "kubelet": audit_others.kubelet(subject, around),
         }
+        if reason := unseen(subject):
+            found |= self._in_doubt(subject, found, reason)
         if not subject.rule.protects:  # nothing has to change for its sake
             found = {killer: one._replace(advice="") for killer, one in found.items()}
         return {killer: found[killer] for killer in KILLERS}
+
+    def _in_doubt(self, subject: Subject, found: Verdicts, reason: str) -> dict[Killer, Verdict]:
+        """What is seen to be exposed stays so; a mark that was not seen says nothing either way."""
+        unknown = Verdict("unknown", reason)
+        changed: dict[Killer, Verdict] = {
+            killer: worst([found[killer], unknown]) for killer in killers_at(subject, self._around)
+        }
+        if found["systemd_oomd"].verdict != "absent":
+            changed["systemd_oomd"] = unknown
+        return changed
 
     def _at_limits(self, subject: Subject) -> Verdict:
         limited = audit_kernel.limited(subject, self._around)

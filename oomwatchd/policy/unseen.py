@@ -5,22 +5,7 @@ Only for that process: what nobody can see of one must not spoil what is said of
 
 from collections.abc import Iterator
 
-from oomwatchd.auditing import Killer, Subject, Surroundings, Verdict, Verdicts
-from oomwatchd.policy.audit import Auditor, worst
-
-
-def judged(auditor: Auditor, subject: Subject, around: Surroundings) -> Verdicts:
-    """What is seen to be exposed stays so; a mark that was not seen says nothing either way."""
-    verdicts, reason = auditor.verdicts(subject), unseen(subject)
-    if not reason:
-        return verdicts
-    unknown = Verdict("unknown", reason)
-    changed: dict[Killer, Verdict] = {
-        killer: worst([verdicts[killer], unknown]) for killer in killers_at(subject, around)
-    }
-    if verdicts["systemd_oomd"].verdict != "absent":
-        changed["systemd_oomd"] = unknown
-    return {**verdicts, **changed}
+from oomwatchd.auditing import Killer, Subject, Surroundings
 
 
 def killers_at(subject: Subject, around: Surroundings) -> Iterator[Killer]:
